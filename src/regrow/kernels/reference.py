@@ -1,0 +1,207 @@
+"""The products of a sparse layer in plain torch: the oracle for every fast kernel.
+
+Every function works on any device and on any floating dtype that torch can multiply and add.  The
+weight has shape ``[n_out, n_in]``; ``indptr``/``indices`` are its connections row by row (CSR) and
+``t_indptr``/``t_indices``/``t_perm`` the same connections column by column (see `transpose`).  No
+function but `scatter` forms a dense weight, and temporaries stay below `CHUNK` elements whatever
+the batch and the number of connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 22
+"""Largest number of elements that a temporary may hold."""
+
+_BATCH_CHUNK = 1024
+
+
+def linear_forward(
+    x: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    n_out: int,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Multiply a batch by a sparse weight: ``y = x @ W.T + bias``.
+
+    Args:
+        x: Activations ``[batch, n_in]``.
+        values: Connection values ``[nnz]``, row by row.
+        indptr: First connection of every row, int64 ``[n_out + 1]``.
+        indices: Column of every connection, int32 ``[nnz]``.
+        n_out: Number of rows of the weight.
+        bias: Offsets ``[n_out]`` or None.
+
+    Returns:
+        Outputs ``[batch, n_out]``, contiguous.
+
+    Example:
+        The weight ``[[2, 0, 3], [0, 0, 0]]``:
+
+        >>> indptr, indices = torch.tensor([0, 2, 2]), torch.tensor([0, 2], dtype=torch.int32)
+        >>> x, values = torch.tensor([[1.0, 5.0, 10.0]]), torch.tensor([2.0, 3.0])
+        >>> linear_forward(x, values, indptr, indices, 2)
+        tensor([[32.,  0.]])
+    """
+    rows = _owners(indptr)
+    y = x.new_zeros((x.shape[0], n_out))
+    for batch, part in _pieces(x.shape[0], values.shape[0]):
+        products = x[batch].T.index_select(0, indices[part]) * values[part, None]
+        y[batch].T.index_add_(0, rows[part], products)
+    return y if bias is None else y.add_(bias)
+
+
+def linear_backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    need_x: bool = True,
+    need_values: bool = True,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Differentiate `linear_forward` with respect to its activations and its values.
+
+    Args:
+        grad: Gradient of the outputs ``[batch, n_out]``.
+        x: Activations ``[batch, n_in]``.
+        values: Connection values ``[nnz]``, row by row.
+        t_indptr: First connection of every column, int64 ``[n_in + 1]``.
+        t_indices: Row of every connection, int32 ``[nnz]``, column by column.
+        t_perm: Place of that connection in ``values``, int32 ``[nnz]``.
+        need_x: Whether the gradient of the activations is wanted.
+        need_values: Whether the gradient of the values is wanted.
+
+    Returns:
+        Gradients ``[batch, n_in]`` and ``[nnz]`` (row by row); None for one that is not wanted.
+
+    Example:
+        >>> indptr, indices = torch.tensor([0, 2, 2]), torch.tensor([0, 2], dtype=torch.int32)
+        >>> x, values = torch.tensor([[1.0, 5.0, 10.0]]), torch.tensor([2.0, 3.0])
+        >>> linear_backward(torch.ones(1, 2), x, values, *transpose(indptr, indices, 3))
+        (tensor([[2., 0., 3.]]), tensor([ 1., 10.]))
+    """
+    columns = _owners(t_indptr)
+    dx = x.new_zeros((grad.shape[0], t_indptr.shape[0] - 1)) if need_x else None
+    t_values = values.index_select(0, t_perm)
+    t_dvalues = torch.zeros_like(t_values)
+    for batch, part in _pieces(grad.shape[0], values.shape[0]):
+        g = grad[batch].T.index_select(0, t_indices[part])
+        if need_values:
+            t_dvalues[part] += (g * x[batch].T.index_select(0, columns[part])).sum(1)
+        if dx is not None:
+            dx[batch].T.index_add_(0, columns[part], g * t_values[part, None])
+    dvalues = torch.empty_like(values).index_copy_(0, t_perm.long(), t_dvalues)
+    return dx, dvalues if need_values else None
+
+
+def transpose(indptr: Tensor, indices: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """List the connections column by column.
+
+    Args:
+        indptr: First connection of every row, int64 ``[n_rows + 1]``.
+        indices: Column of every connection, int32 ``[nnz]``.
+        n_columns: Number of columns.
+
+    Returns:
+        ``t_indptr`` int64 ``[n_columns + 1]``, ``t_indices`` int32 ``[nnz]`` (the row of every
+        connection, rising within a column) and ``t_perm`` int32 ``[nnz]`` (its place row by row).
+
+    Example:
+        >>> indptr, indices = torch.tensor([0, 2, 3]), torch.tensor([0, 1, 0], dtype=torch.int32)
+        >>> [t.tolist() for t in transpose(indptr, indices, 2)]
+        [[0, 2, 3], [0, 1, 0], [0, 2, 1]]
+    """
+    order = torch.argsort(indices, stable=True)
+    t_indptr = indptr.new_zeros(n_columns + 1)
+    torch.cumsum(torch.bincount(indices, minlength=n_columns), 0, out=t_indptr[1:])
+    return t_indptr, _owners(indptr).index_select(0, order).int(), order.int()
+
+
+def scatter(values: Tensor, indptr: Tensor, indices: Tensor, n_columns: int) -> Tensor:
+    """Write the values into a dense tensor that is zero elsewhere.
+
+    Args:
+        values: Connection values ``[nnz]``.
+        indptr: First connection of every row, int64 ``[n_rows + 1]``.
+        indices: Column of every connection, int32 ``[nnz]``.
+        n_columns: Number of columns.
+
+    Returns:
+        Dense weight ``[n_rows, n_columns]``.
+
+    Example:
+        >>> indptr, indices = torch.tensor([0, 1, 2]), torch.tensor([1, 0], dtype=torch.int32)
+        >>> scatter(torch.tensor([3.0, 4.0]), indptr, indices, 2)
+        tensor([[0., 3.],
+                [4., 0.]])
+    """
+    dense = values.new_zeros((indptr.shape[0] - 1, n_columns))
+    dense.view(-1).index_copy_(0, _owners(indptr) * n_columns + indices, values)
+    return dense
+
+
+def gather(dense: Tensor, indptr: Tensor, indices: Tensor) -> Tensor:
+    """Read the values at the connections out of a dense tensor.
+
+    Args:
+        dense: Dense weight or gradient ``[n_rows, n_columns]``.
+        indptr: First connection of every row, int64 ``[n_rows + 1]``.
+        indices: Column of every connection, int32 ``[nnz]``.
+
+    Returns:
+        Connection values ``[nnz]``, row by row.
+
+    Example:
+        >>> indptr, indices = torch.tensor([0, 1, 2]), torch.tensor([1, 0], dtype=torch.int32)
+        >>> gather(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), indptr, indices)
+        tensor([2., 3.])
+    """
+    return dense.reshape(-1).index_select(0, _owners(indptr) * dense.shape[1] + indices)
+
+
+def pair_products(grad: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sum ``grad[b, row] * x[b, column]`` over the batch for a list of positions.
+
+    These are entries of the dense weight gradient, wherever a connection might grow.
+
+    Args:
+        grad: Gradient of the outputs ``[batch, n_out]``.
+        x: Activations ``[batch, n_in]``.
+        rows: Row of every position, int64 ``[k]``.
+        columns: Column of every position, int64 ``[k]``.
+
+    Returns:
+        One product per position ``[k]``.
+
+    Example:
+        >>> grad, x = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[3.0], [4.0]])
+        >>> pair_products(grad, x, torch.tensor([1, 0]), torch.tensor([0, 0]))
+        tensor([10.,  3.])
+    """
+    products = x.new_zeros(rows.shape[0])
+    for batch, part in _pieces(grad.shape[0], rows.shape[0]):
+        g = grad[batch].T.index_select(0, rows[part])
+        products[part] += (g * x[batch].T.index_select(0, columns[part])).sum(1)
+    return products
+
+
+def _owners(indptr: Tensor) -> Tensor:
+    """Row of every connection, int64 ``[nnz]`` (its column if ``indptr`` counts by column)."""
+    rows = torch.arange(indptr.shape[0] - 1, device=indptr.device)
+    return rows.repeat_interleave(indptr.diff())
+
+
+def _pieces(n_batch: int, n_connections: int) -> Iterator[tuple[slice, slice]]:
+    """Split batch x connections into pieces of at most `CHUNK` elements, in a fixed order."""
+    step = max(1, CHUNK // max(1, min(n_batch, _BATCH_CHUNK)))
+    for first in range(0, n_batch, _BATCH_CHUNK):
+        for start in range(0, n_connections, step):
+            yield slice(first, first + _BATCH_CHUNK), slice(start, start + step)
