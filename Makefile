@@ -1,0 +1,65 @@
+# What a newcomer and a maintainer run. The first target makes .venv and installs into it, with
+# the versions of constraints.txt; later ones reuse it. PYTHON=... picks another interpreter.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST ?= -n 2
+
+# An install is repeated only when something that it depends on has changed.
+BUILD_FILES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*)
+
+RUN_EXTRAS := tabular
+DEV_EXTRAS := tabular,tensorboard,test,docs,dev
+
+define install
+@echo "==> installing regrow[$(1)] into $(VENV); the first time fetches torch and takes minutes"
+@set -o pipefail; $(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[$(1)]' \
+	| awk '/^ *(Downloading|Processing)/ { print "    " $$2; fflush() } \
+	       /Building editable.*started/ { print "    building the C++ kernels"; fflush() }'
+endef
+
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+$(BIN)/python:
+	@echo "==> making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python must be 3.11 or newer, got {sys.version.split()[0]}: say PYTHON=python3.11 or the like")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BUILD_FILES) | $(BIN)/python
+	$(call install,$(RUN_EXTRAS))
+	@touch $@
+
+$(VENV)/.dev: $(BUILD_FILES) | $(BIN)/python
+	$(call install,$(DEV_EXTRAS))
+	@touch $(VENV)/.run $@
+
+.PHONY: demo
+demo: $(VENV)/.run  ## train a sparse network on digits next to its dense twin, and write a report
+	@$(BIN)/regrow train
+
+.PHONY: test
+test: $(VENV)/.dev  ## run the tests and the examples in docstrings, README and docs
+	@$(BIN)/pytest $(PYTEST)
+
+.PHONY: lint
+lint: $(VENV)/.dev  ## check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: docs
+docs: $(VENV)/.dev  ## build the site into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+.PHONY: clean
+clean:  ## remove builds and caches (.venv and runs stay)
+	rm -rf build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

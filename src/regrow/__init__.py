@@ -1,0 +1,63 @@
+"""Truly sparse training of neural networks that drop and grow their own connections.
+
+Every public name is importable from here. Each is loaded on first use, so `import regrow` itself
+imports neither torch nor any other dependency.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regrow import measure
+    from regrow.evolution import Evolution, Method, methods
+    from regrow.layers import SparseLinear, align, densify, sparse_layers, sparsify
+    from regrow.topology import Topology
+
+    __version__: str
+
+__all__ = [
+    "Evolution",
+    "Method",
+    "SparseLinear",
+    "Topology",
+    "__version__",
+    "align",
+    "densify",
+    "measure",
+    "methods",
+    "sparse_layers",
+    "sparsify",
+]
+
+# Public name -> the subpackage that holds it.
+_ROOMS = {
+    "Evolution": "evolution",
+    "Method": "evolution",
+    "SparseLinear": "layers",
+    "Topology": "topology",
+    "align": "layers",
+    "densify": "layers",
+    "measure": "measure",
+    "methods": "evolution",
+    "sparse_layers": "layers",
+    "sparsify": "layers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name the first time it is asked for, and keep it (PEP 562)."""
+    value: Any
+    if name == "__version__":
+        value = version("regrow")
+    elif name in _ROOMS:
+        room = import_module(f"regrow.{_ROOMS[name]}")
+        value = room if name == _ROOMS[name] else getattr(room, name)
+    else:
+        raise AttributeError(f"module 'regrow' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

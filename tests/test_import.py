@@ -1,0 +1,64 @@
+"""The base import contract: light, lazy, flat, and complete without any extra."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import regrow
+
+# What an extra brings, by the name it is imported under.
+EXTRAS = ("pandas", "pyarrow", "tensorboard", "scipy", "sklearn", "sparselab", "hypothesis")
+
+
+def run_python(code: str) -> str:
+    """Run `code` in a fresh interpreter and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after `code`."""
+    show = "import json, sys; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+    return set(json.loads(run_python(f"{code}\n{show}")))
+
+
+def test_import_loads_no_dependency() -> None:
+    loaded = modules_after("import regrow; dir(regrow); regrow.__version__")
+    assert not loaded & {"torch", "numpy", "matplotlib", "jsonargparse", "tqdm", *EXTRAS}
+
+
+def test_public_names_load_neither_plots_nor_extras() -> None:
+    loaded = modules_after("from regrow import *")
+    assert "torch" in loaded
+    assert not loaded & {"matplotlib", "jsonargparse", *EXTRAS}
+
+
+def test_every_module_imports_without_the_extras() -> None:
+    code = f"""
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys({EXTRAS!r}))  # None makes an import fail
+import regrow
+for module in pkgutil.walk_packages(regrow.__path__, "regrow."):
+    if module.name.rpartition(".")[2] not in ("__main__", "_native"):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+    assert "regrow.topology" in run_python(code).split()
+
+
+@pytest.mark.parametrize("name", regrow.__all__)
+def test_public_name_resolves_and_is_listed(name: str) -> None:
+    assert getattr(regrow, name) is not None
+    assert name in dir(regrow)
+
+
+def test_public_names_are_the_lazy_ones() -> None:
+    assert set(regrow.__all__) == {*regrow._ROOMS, "__version__"}
+
+
+def test_unknown_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="module 'regrow' has no attribute 'Mask'"):
+        regrow.Mask  # noqa: B018
