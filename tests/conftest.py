@@ -1,4 +1,4 @@
-"""What all tests share: deterministic property tests, one torch thread a worker, the data folder."""
+"""What all tests share: deterministic examples, one torch thread a worker, the data folder."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,28 @@
+"""The Python blocks of README and docs run as they stand, each page from top to bottom."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_blocks(page: Path) -> list[tuple[int, str]]:
+    """The line number and the text of every fenced Python block of a page."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, block.start(1)), block[1]) for block in blocks]
+
+
+EXAMPLES = {page.relative_to(ROOT).as_posix(): python_blocks(page) for page in PAGES}
+
+
+@pytest.mark.parametrize("page", [page for page, blocks in EXAMPLES.items() if blocks])
+def test_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where an example writes, it must not write into the checkout
+    scope: dict[str, object] = {"__name__": "__main__"}
+    for line, block in EXAMPLES[page]:
+        # Blank lines in front make a traceback point at the line of the page.
+        exec(compile("\n" * line + block, ROOT / page, "exec"), scope)
