@@ -1,0 +1,7 @@
+"""Data sets behind names; CSV, Parquet, npz and IDX files."""
+
+from regrow.data.dataset import Dataset
+from regrow.data.errors import DataError
+from regrow.data.sources import SOURCES, load
+
+__all__ = ["SOURCES", "DataError", "Dataset", "load"]
