@@ -1,0 +1,117 @@
+"""Finding the free positions to grow, in memory O(connections + tile)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from regrow.evolution.scores import Candidates, GrowFunction, Site
+from regrow.topology import Topology
+from regrow.topology.patterns import free_positions, sample_distinct
+
+# Entries of one tile of scores (16 MiB of float32).
+TILE = 2**22
+
+
+def grow_random(
+    taken: Sequence[Topology], counts: Sequence[int] | int, generator: torch.Generator
+) -> list[Tensor]:
+    """Draw free positions uniformly without replacement.
+
+    Args:
+        taken: Per layer, the positions that are not free.
+        counts: How many to draw in each layer, or in all of them together.
+        generator: CPU generator.
+
+    Returns:
+        Per layer, flat positions int64.
+    """
+    free = [topology.shape.numel() - topology.nnz for topology in taken]
+    if isinstance(counts, int):
+        ends = torch.tensor(free).cumsum(0)
+        ranks = sample_distinct(int(ends[-1]), counts, generator).sort().values
+        cuts = torch.searchsorted(ranks, ends)
+        parts = torch.tensor_split(ranks, cuts[:-1])
+        starts = [0, *ends[:-1].tolist()]
+        drawn = [part - start for part, start in zip(parts, starts, strict=True)]
+    else:
+        drawn = [sample_distinct(n, k, generator) for n, k in zip(free, counts, strict=True)]
+    return [free_positions(t, ranks) for t, ranks in zip(taken, drawn, strict=True)]
+
+
+def best_free(
+    site: Site, taken: Topology, count: int, score: GrowFunction
+) -> tuple[Tensor, Tensor]:
+    """The free positions of highest score in one layer, found tile by tile.
+
+    Args:
+        site: The layer.
+        taken: Positions that are not free.
+        count: How many to return, at most the number of free positions.
+        score: Scores of candidate positions; NaN counts as the lowest.
+
+    Returns:
+        Scores ``[count]`` and flat positions int64 ``[count]``.
+    """
+    device = taken.device
+    scores, positions = (
+        torch.empty(0, device=device),
+        torch.empty(0, dtype=torch.int64, device=device),
+    )
+    if count == 0:
+        return scores, positions
+    busy = taken.positions
+    for first, candidates in _tiles(taken):
+        tile = score(site, candidates).reshape(-1).to(device, torch.float32)
+        tile = torch.where(tile.isnan(), torch.finfo(tile.dtype).min, tile)
+        bounds = torch.tensor([first, first + tile.numel()], device=device)
+        low, high = torch.searchsorted(busy, bounds).tolist()
+        tile[busy[low:high] - first] = -torch.inf
+        best = tile.topk(min(count, tile.numel() - (high - low)))
+        scores = torch.cat([scores, best.values])
+        positions = torch.cat([positions, best.indices + first])
+        if scores.numel() > count:
+            best = scores.topk(count)
+            scores, positions = best.values, positions[best.indices]
+    return scores, positions
+
+
+def grow_best(
+    sites: Sequence[Site],
+    taken: Sequence[Topology],
+    counts: Sequence[int] | int,
+    score: GrowFunction,
+) -> list[Tensor]:
+    """Grow the free positions of highest score, per layer or over all layers together.
+
+    Args:
+        sites: The layers.
+        taken: Per layer, the positions that are not free.
+        counts: How many in each layer, or in all of them together.
+        score: Scores of candidate positions.
+
+    Returns:
+        Per layer, flat positions int64.
+    """
+    if not isinstance(counts, int):
+        triples = zip(sites, taken, counts, strict=True)
+        return [best_free(site, busy, count, score)[1] for site, busy, count in triples]
+    found = []
+    for site, busy in zip(sites, taken, strict=True):
+        free = busy.shape.numel() - busy.nnz
+        found.append(best_free(site, busy, min(counts, free), score))
+    device = found[0][0].device
+    layer = torch.cat([torch.full_like(p, i) for i, (_, p) in enumerate(found)]).to(device)
+    chosen = torch.cat([scores for scores, _ in found]).topk(counts).indices
+    layer, positions = layer[chosen], torch.cat([p for _, p in found])[chosen]
+    return [positions[layer == i] for i in range(len(found))]
+
+
+def _tiles(taken: Topology) -> Iterator[tuple[int, Candidates]]:
+    rows, columns = taken.matrix_shape
+    height = max(1, TILE // columns)
+    for start in range(0, rows, height):
+        block = slice(start, min(rows, start + height))
+        yield start * columns, Candidates(columns, block=block)

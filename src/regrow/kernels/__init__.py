@@ -1,0 +1,1 @@
+"""The arithmetic of sparse layers behind one interface, chosen by measurement."""

@@ -1,0 +1,172 @@
+"""Choosing how a layer computes, by measurement.
+
+A situation (shape, connections, batch, dtype, device, threads) is timed once in a process and
+remembered. Since two computes differ in the last bits, a run that must be repeatable fixes them:
+set ``layer.compute``, or store ``decisions()`` and give them to ``load_decisions()`` later.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regrow.kernels import native
+
+Trials = Mapping[str, Callable[[], object]]
+
+# Below this density the dense product loses on a CPU with native kernels at any batch size: it
+# does more than 50 times the work at less than 10 times the speed.
+_CERTAIN_DENSITY = 0.02
+# No dense weight above this many bytes is made for a trial.
+_TRIAL_BYTES = 2**30
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Where a decision holds.
+
+    Attributes:
+        n_out: Rows of the weight.
+        n_in: Columns of the weight.
+        nnz: Connections, rounded to about nine percent.
+        batch: Rows of the input, rounded up to a power of two.
+        dtype: Of the input.
+        device: ``cpu``, ``cuda``, ...
+        threads: Threads of torch.
+        training: Whether a backward pass is to follow.
+    """
+
+    n_out: int
+    n_in: int
+    nnz: int
+    batch: int
+    dtype: str
+    device: str
+    threads: int
+    training: bool
+
+    @classmethod
+    def of(cls, x: Tensor, n_out: int, nnz: int, training: bool) -> Situation:
+        """The situation of an input ``[batch, in]`` meeting ``nnz`` connections."""
+        return cls(
+            n_out=n_out,
+            n_in=x.shape[1],
+            nnz=round(2 ** (round(8 * math.log2(nnz)) / 8)) if nnz else 0,
+            batch=1 << max(0, x.shape[0] - 1).bit_length(),
+            dtype=str(x.dtype).removeprefix("torch."),
+            device=x.device.type,
+            threads=torch.get_num_threads(),
+            training=training,
+        )
+
+    @property
+    def key(self) -> str:
+        """One string for it, as in stored decisions."""
+        step = "training" if self.training else "inference"
+        return (
+            f"{self.n_out}x{self.n_in} nnz={self.nnz} batch={self.batch} {self.dtype} "
+            f"{self.device} threads={self.threads} {step}"
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen, why, and the milliseconds of one step with each candidate."""
+
+    compute: str
+    reason: str
+    milliseconds: dict[str, float]
+
+
+_decisions: dict[str, Decision] = {}
+
+
+def choose(situation: Situation, trials: Callable[[], Trials]) -> str:
+    """The compute for a situation; the candidates are timed if it is new.
+
+    Args:
+        situation: What the choice depends on.
+        trials: Makes the work to time, by compute; called for a new situation only.
+
+    Returns:
+        ``csr`` or ``dense``.
+    """
+    key = situation.key
+    if key not in _decisions:
+        _decisions[key] = _without_trial(situation) or _measured(trials())
+    return _decisions[key].compute
+
+
+def lookup(situation: Situation) -> Decision | None:
+    """The decision for a situation, or None if it has not come up."""
+    return _decisions.get(situation.key)
+
+
+def decisions() -> dict[str, dict[str, Any]]:
+    """All decisions of this process by situation, ready for JSON."""
+    return {key: asdict(decision) for key, decision in _decisions.items()}
+
+
+def load_decisions(stored: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take over decisions of an earlier process instead of timing anew.
+
+    Args:
+        stored: What ``decisions()`` returned.
+
+    Raises:
+        ValueError: An entry is no decision.
+    """
+    loaded = {}
+    for key, entry in stored.items():
+        if set(entry) != {"compute", "reason", "milliseconds"}:
+            raise ValueError(
+                f"decision for {key!r} must have compute, reason and milliseconds, "
+                f"got {', '.join(sorted(entry))}"
+            )
+        loaded[key] = Decision(**entry)
+    _decisions.update(loaded)
+
+
+def forget() -> None:
+    """Drop all decisions, so that each situation is timed again."""
+    _decisions.clear()
+
+
+def _without_trial(situation: Situation) -> Decision | None:
+    positions = situation.n_out * situation.n_in
+    dense_bytes = positions * torch.empty(0, dtype=getattr(torch, situation.dtype)).itemsize
+    if situation.nnz >= positions:
+        return Decision("dense", "every position is connected", {})
+    if situation.device != "cpu":
+        if dense_bytes > _TRIAL_BYTES:
+            return Decision("csr", f"a dense weight would take {dense_bytes / 2**30:.1f} GiB", {})
+        return Decision("dense", f"no sparse kernels for {situation.device}", {})
+    if dense_bytes > _TRIAL_BYTES:
+        return Decision("csr", f"a dense weight would take {dense_bytes / 2**30:.1f} GiB", {})
+    if native.available() and situation.nnz < _CERTAIN_DENSITY * positions:
+        return Decision("csr", f"density below {_CERTAIN_DENSITY}, where csr always wins", {})
+    return None
+
+
+def _measured(trials: Trials) -> Decision:
+    best: dict[str, float] = {}
+    with torch.no_grad():
+        for round_ in range(1 + _ROUNDS):
+            for name, work in trials.items():
+                if round_ > 1 and best[name] > 4 * min(best.values()):
+                    continue
+                start = time.perf_counter()
+                work()
+                elapsed = 1e3 * (time.perf_counter() - start)
+                # The first round warms caches and allocators and is not counted.
+                best[name] = min(best.get(name, math.inf), elapsed) if round_ > 1 else elapsed
+    winner = min(best, key=lambda name: best[name])
+    times = " against ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(best.items()))
+    return Decision(winner, f"measured: {times}", best)

@@ -1,0 +1,279 @@
+"""The sparse linear map as a torch operator: forward, both gradients, shapes and FLOPs.
+
+The operator is opaque to ``torch.compile`` and chooses inside how it computes, so a compiled model
+has no graph break and nothing is traced through a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
+
+from regrow.kernels import capture, dispatch, native, reference
+
+COMPUTES = ("auto", "csr", "dense")
+
+_NATIVE_DTYPES = (torch.float32, torch.float64)
+
+
+def sparse_kernels(values: Tensor) -> Any:
+    """The module whose sparse kernels serve these values: native where it can, else reference."""
+    if values.device.type == "cpu" and values.dtype in _NATIVE_DTYPES and native.available():
+        return native
+    return reference
+
+
+@torch.library.custom_op("regrow::linear", mutates_args=())
+def linear(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    compute: str,
+    training: bool,
+) -> Tensor:
+    """Apply a sparse weight: ``y[b, i] = bias[i] + sum_k values[k] * x[b, indices[k]]``.
+
+    Args:
+        x: Input ``[batch, in]``. Its dtype is that of the result; it may be of lower precision
+            than the values (autocast), and is then raised where the kernel needs it.
+        values: One value per connection ``[nnz]``.
+        bias: ``[out]`` or None.
+        indptr: Row pointers, int64 ``[out + 1]``.
+        indices: Column of each connection, int32 ``[nnz]``.
+        t_indptr: Column pointers, int64 ``[in + 1]``; may be empty where ``compute`` is ``dense``.
+        t_indices: Row of each connection in column order, int32 ``[nnz]``.
+        t_perm: Slot of each connection of the column order in row order, int32 ``[nnz]``.
+        compute: ``csr``, ``dense`` or ``auto``.
+        training: Whether a backward pass is to follow, so that ``auto`` weighs it too.
+
+    Returns:
+        ``[batch, out]``.
+    """
+    operands = (indptr, indices, t_indptr, t_indices, t_perm)
+    if _resolve(compute, x, values, operands, training) == "dense":
+        return _dense_forward(x, values, bias, indptr, indices)
+    return _csr_forward(x, values, bias, indptr, indices)
+
+
+@torch.library.custom_op("regrow::linear_backward", mutates_args=())
+def linear_backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    compute: str,
+    need_x: bool,
+    need_values: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``linear`` with respect to input and values; one that is not needed is empty.
+
+    Args:
+        grad: Gradient of the result ``[batch, out]``.
+        x: Input of the forward pass ``[batch, in]``.
+        values: One value per connection ``[nnz]``.
+        indptr: As in ``linear``.
+        indices: As in ``linear``.
+        t_indptr: As in ``linear``.
+        t_indices: As in ``linear``.
+        t_perm: As in ``linear``.
+        compute: As in ``linear``; ``auto`` takes what the forward pass has measured.
+        need_x: Whether the gradient of the input is wanted.
+        need_values: Whether the gradient of the values is wanted.
+
+    Returns:
+        Gradient of the input ``[batch, in]`` and of the values ``[nnz]``.
+    """
+    operands = (indptr, indices, t_indptr, t_indices, t_perm)
+    if need_values:
+        capture.record(values, x, grad)
+    if _resolve(compute, x, values, operands, True) == "dense":
+        dx, dvalues = _dense_backward(grad, x, values, indptr, indices, need_x, need_values)
+    else:
+        dx, dvalues = _csr_backward(grad, x, values, operands, need_x, need_values)
+    empty = x.new_empty(0), values.new_empty(0)
+    return empty[0] if dx is None else dx, empty[1] if dvalues is None else dvalues
+
+
+def _csr_forward(
+    x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
+) -> Tensor:
+    kernels, n_out = sparse_kernels(values), indptr.numel() - 1
+    raised = None if bias is None else bias.to(values.dtype)
+    y: Tensor = kernels.linear_forward(x.to(values.dtype), values, indptr, indices, n_out, raised)
+    return y.to(x.dtype)
+
+
+def _csr_backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    operands: tuple[Tensor, ...],
+    need_x: bool,
+    need_values: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    dx, dvalues = sparse_kernels(values).linear_backward(
+        grad.to(values.dtype), x.to(values.dtype), values, *operands[2:], need_x, need_values
+    )
+    return (None if dx is None else dx.to(x.dtype)), dvalues
+
+
+def _dense_weight(
+    values: Tensor, indptr: Tensor, indices: Tensor, n_in: int, dtype: torch.dtype
+) -> Tensor:
+    if values.numel() == (indptr.numel() - 1) * n_in:
+        return values.to(dtype).view(-1, n_in)
+    lowered = values.to(dtype)
+    dense: Tensor = sparse_kernels(lowered).scatter(lowered, indptr, indices, n_in)
+    return dense
+
+
+def _dense_forward(
+    x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
+) -> Tensor:
+    weight = _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
+    return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
+
+
+def _dense_backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    need_x: bool,
+    need_values: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    dx = dvalues = None
+    if need_x:
+        dx = grad @ _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
+    if need_values:
+        dense = grad.t() @ x
+        if values.numel() == dense.numel():
+            dvalues = dense.reshape(-1).to(values.dtype)
+        else:
+            gathered = sparse_kernels(dense).gather(dense, indptr, indices)
+            dvalues = gathered.to(values.dtype)
+    return dx, dvalues
+
+
+def _resolve(
+    compute: str, x: Tensor, values: Tensor, operands: tuple[Tensor, ...], training: bool
+) -> str:
+    """What ``auto`` means here: measured at the first call of a situation, then remembered."""
+    if compute != "auto":
+        return compute
+    n_out, n_in = operands[0].numel() - 1, x.shape[1]
+    situation = dispatch.Situation.of(x, n_out, values.numel(), training)
+    return dispatch.choose(situation, lambda: _trials(x, values, operands, n_out, n_in, training))
+
+
+def _trials(
+    x: Tensor,
+    values: Tensor,
+    operands: tuple[Tensor, ...],
+    n_out: int,
+    n_in: int,
+    training: bool,
+) -> dict[str, Callable[[], object]]:
+    """The work of one step for each compute, for the dispatcher to time."""
+    indptr, indices = operands[:2]
+    grad = x.new_ones(x.shape[0], n_out)
+
+    def csr() -> None:
+        _csr_forward(x, values, None, indptr, indices)
+        if training:
+            _csr_backward(grad, x, values, operands, True, True)
+
+    def dense() -> None:
+        _dense_forward(x, values, None, indptr, indices)
+        if training:
+            _dense_backward(grad, x, values, indptr, indices, True, True)
+
+    return {"csr": csr, "dense": dense}
+
+
+@linear.register_fake
+def _linear_fake(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    compute: str,
+    training: bool,
+) -> Tensor:
+    return x.new_empty(x.shape[0], indptr.shape[0] - 1)
+
+
+@linear_backward.register_fake
+def _linear_backward_fake(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    compute: str,
+    need_x: bool,
+    need_values: bool,
+) -> tuple[Tensor, Tensor]:
+    dx = x.new_empty(x.shape) if need_x else x.new_empty(0)
+    dvalues = values.new_empty(values.shape) if need_values else values.new_empty(0)
+    return dx, dvalues
+
+
+def _setup_context(
+    ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor
+) -> None:
+    x, values, bias, *operands, compute, _ = inputs
+    ctx.save_for_backward(x, values, *operands)  # type: ignore[arg-type]
+    ctx.compute = compute  # type: ignore[attr-defined]
+    ctx.has_bias = bias is not None  # type: ignore[attr-defined]
+
+
+def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    x, values, *operands = ctx.saved_tensors
+    need_x, need_values, need_bias = ctx.needs_input_grad[:3]
+    dx = dvalues = None
+    if need_x or need_values:
+        dx, dvalues = linear_backward(
+            grad.contiguous(), x, values, *operands, ctx.compute, need_x, need_values
+        )
+    dbias = grad.sum(0) if need_bias and ctx.has_bias else None
+    unused = (None,) * 7
+    return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
+
+
+linear.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.regrow.linear)
+def _linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    return 2 * int(x_shape[0]) * int(values_shape[0])
+
+
+@register_flop_formula(torch.ops.regrow.linear_backward)
+def _linear_backward_flops(  # type: ignore[no-untyped-def]
+    grad_shape, x_shape, values_shape, *args, **kwargs
+) -> int:
+    need_x, need_values = args[-2:]
+    return 2 * int(x_shape[0]) * int(values_shape[0]) * (bool(need_x) + bool(need_values))

@@ -1,0 +1,175 @@
+"""What all sparse layers share: values, topology, state, conversion to a dense view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regrow.kernels.ops import COMPUTES
+from regrow.topology import Topology
+
+
+class SparseLayer(nn.Module):
+    """A layer with one sparse weight: ``values`` ``[nnz]`` at the positions of ``topology``.
+
+    The values are an ordinary strided parameter, so optimisers, deep copies, pickling, averaging
+    and compilation treat them as any other. The state dict holds ``values``, ``indptr`` and
+    ``indices`` (compressed rows); loading one takes over its topology.
+    """
+
+    values: nn.Parameter
+    topology: Topology
+
+    def __init__(self, topology: Topology, values: Tensor, compute: str) -> None:
+        super().__init__()
+        self.topology = topology.to(values.device)
+        self.values = nn.Parameter(values)
+        self.compute = compute
+
+    @property
+    def compute(self) -> str:
+        """How the layer computes: ``auto``, ``csr`` or ``dense``."""
+        return self._compute
+
+    @compute.setter
+    def compute(self, compute: str) -> None:
+        if compute not in COMPUTES:
+            raise ValueError(
+                f"compute of {type(self).__name__} must be one of {', '.join(COMPUTES)}, "
+                f"got {compute!r}"
+            )
+        self._compute = compute
+
+    @property
+    def density(self) -> float:
+        """Kept fraction of the weight's positions."""
+        return self.topology.density
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, made anew at each access and differentiable with respect to values."""
+        dense = self.values.new_zeros(self.topology.shape.numel())
+        return dense.index_put((self.topology.positions,), self.values).view(self.topology.shape)
+
+    @property
+    def fan_in(self) -> float:
+        """Mean number of connections of a row."""
+        return self.topology.nnz / self.topology.matrix_shape[0]
+
+    def set_topology(self, topology: Topology, values: Tensor) -> None:
+        """Replace the connections and their values.
+
+        The parameter is kept, and written in place, where the number of connections stays; else
+        it is replaced by a new one, which an optimiser must then be told about (``Evolution``
+        does).
+
+        Args:
+            topology: Same shape as now.
+            values: One value per connection ``[nnz]``.
+
+        Raises:
+            ValueError: The shapes do not fit.
+        """
+        if topology.shape != self.topology.shape:
+            raise ValueError(
+                f"topology of {type(self).__name__} must have shape {tuple(self.topology.shape)}, "
+                f"got {tuple(topology.shape)}"
+            )
+        if values.shape != (topology.nnz,):
+            raise ValueError(
+                f"values of {type(self).__name__} must have shape ({topology.nnz},), "
+                f"got {tuple(values.shape)}"
+            )
+        self.topology = topology.to(self.values.device)
+        if values.shape == self.values.shape:
+            with torch.no_grad():
+                self.values.copy_(values)
+        else:
+            values = values.detach().to(self.values)
+            self.values = nn.Parameter(values, requires_grad=self.values.requires_grad)
+
+    def operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Index tensors of the operator; without the column order where it is not used."""
+        indptr, indices = self.topology.csr()
+        if self._compute == "dense":
+            empty = indices.new_empty(0)
+            return indptr, indices, indptr.new_empty(0), empty, empty
+        return indptr, indices, *self.topology.csc()
+
+    def start_values(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw values as this layer draws its first ones: uniform, scaled to the mean fan-in."""
+        bound = 1 / math.sqrt(max(1.0, self.fan_in))
+        return uniform(count, bound, self.values, generator)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLayer:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.topology = self.topology.to(self.values.device)
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "indptr"], destination[prefix + "indices"] = self.topology.csr()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        names = (prefix + "indptr", prefix + "indices")
+        saved = [state_dict.get(name) for name in names]
+        values = state_dict.get(prefix + "values")
+        if values is not None and all(tensor is not None for tensor in saved):
+            try:
+                self._take_topology(saved[0], saved[1], values)  # type: ignore[arg-type]
+            except ValueError as error:
+                error_msgs.append(f"{prefix.removesuffix('.') or 'the layer'}: {error}")
+                return
+        else:
+            missing_keys.extend(n for n, t in zip(names, saved, strict=True) if t is None)
+        rest = {key: value for key, value in state_dict.items() if key not in names}
+        super()._load_from_state_dict(
+            rest, prefix, dict(local_metadata), strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _take_topology(self, indptr: Tensor, indices: Tensor, values: Tensor) -> None:
+        topology = Topology.from_csr(self.topology.shape, indptr, indices)
+        if values.shape != (topology.nnz,):
+            raise ValueError(f"values must have shape ({topology.nnz},), got {tuple(values.shape)}")
+        if topology.nnz != self.topology.nnz:
+            # Loading keeps the parameter's identity, so that an optimiser made before still holds
+            # it; no graph is alive at that time that could see its size change.
+            self.values.data = self.values.new_empty(topology.nnz)
+            self.values.grad = None
+        if topology != self.topology:
+            self.topology = topology.to(self.values.device)
+
+
+def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
+    """All sparse layers of a model by path, in the order of ``named_modules``.
+
+    Example:
+        >>> import regrow
+        >>> model = torch.nn.Sequential(regrow.SparseLinear(8, 4, density=0.5), torch.nn.ReLU())
+        >>> list(sparse_layers(model))
+        ['0']
+    """
+    return {path: m for path, m in model.named_modules() if isinstance(m, SparseLayer)}
+
+
+def uniform(
+    count: int, bound: float, like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw ``[count]`` numbers of ``[-bound, bound)``, with the dtype and device of ``like``."""
+    drawn = torch.empty(count, dtype=like.dtype).uniform_(-bound, bound, generator=generator)
+    return drawn.to(like.device)

@@ -1,0 +1,131 @@
+"""A linear layer that stores and computes its connections only."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from regrow.kernels import ops
+from regrow.layers.base import SparseLayer, uniform
+from regrow.topology import Topology, random_topology
+from regrow.topology.allocation import check_density
+
+
+class SparseLinear(SparseLayer):
+    """``y = x W^T + b`` with a sparse ``W``; stands where ``torch.nn.Linear`` stood.
+
+    No mask, dense weight, dense gradient or dense optimiser state exists in ``csr`` compute; in
+    ``dense`` compute a dense weight exists only while a product is formed. Values start uniform in
+    ``±1/sqrt(mean fan-in)``, which is torch's own start corrected for the missing connections.
+
+    Args:
+        in_features: Size of each input sample.
+        out_features: Size of each output sample.
+        bias: Whether to add a learned bias.
+        density: Kept fraction of the connections, in (0, 1], placed uniformly at random; rounded
+            to a whole number of connections, at least one.
+        topology: Instead of a density, the connections: shape ``(out_features, in_features)``.
+        compute: ``auto`` (measured, the default), ``csr`` or ``dense``.
+        generator: CPU generator for places and values; torch's default one if None.
+        device: Of values and bias.
+        dtype: Of values and bias, float32 by default.
+
+    Shape:
+        Input ``(*, in_features)``, output ``(*, out_features)``.
+
+    Raises:
+        ValueError: A density outside (0, 1], both or neither of density and topology, a topology
+            of another shape, or an unknown compute.
+
+    Example:
+        >>> layer = SparseLinear(784, 1000, density=0.05)
+        >>> layer
+        SparseLinear(784 -> 1000, density=0.05, connections=39200, bias=True, compute=auto)
+        >>> layer(torch.ones(32, 784)).shape
+        torch.Size([32, 1000])
+        >>> sum(p.numel() for p in layer.parameters())
+        40200
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        density: float | None = None,
+        topology: Topology | None = None,
+        compute: str = "auto",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        shape = (out_features, in_features)
+        if (density is None) == (topology is None):
+            raise ValueError("SparseLinear needs a density or a topology, not both or neither")
+        if density is not None:
+            check_density(density, "SparseLinear")
+            connections = max(1, round(density * out_features * in_features))
+            topology = random_topology(shape, connections, generator=generator)
+        assert topology is not None
+        if tuple(topology.shape) != shape:
+            raise ValueError(
+                f"topology of SparseLinear must have shape {shape}, got {tuple(topology.shape)}"
+            )
+        values = torch.empty(topology.nnz, device=device, dtype=dtype)
+        super().__init__(topology, values, compute)
+        self.in_features = in_features
+        self.out_features = out_features
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw values and bias anew; the connections stay."""
+        with torch.no_grad():
+            self.values.copy_(self.start_values(self.topology.nnz, generator))
+            if self.bias is not None:
+                bound = 1 / math.sqrt(max(1.0, self.fan_in))
+                self.bias.copy_(uniform(self.out_features, bound, self.bias, generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(*, in_features)`` to ``(*, out_features)``.
+
+        Under autocast the result has autocast's dtype, as a dense layer's has; ``csr`` compute
+        works in the dtype of the values inside.
+
+        Raises:
+            ValueError: The last axis of the input is not ``in_features``.
+            TypeError: Input and values differ in dtype outside autocast.
+        """
+        if x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"input of SparseLinear must have {self.in_features} features in its last axis, "
+                f"got shape {tuple(x.shape)}"
+            )
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
+        elif x.dtype != self.values.dtype:
+            raise TypeError(
+                f"input of SparseLinear must be {self.values.dtype} as its values are, "
+                f"got {x.dtype}"
+            )
+        training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
+        flat = x.reshape(-1, self.in_features).contiguous()
+        y: Tensor = ops.linear(
+            flat, self.values, self.bias, *self.operands(), self._compute, training
+        )
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Sizes, density and compute."""
+        return (
+            f"{self.in_features} -> {self.out_features}, density={self.density:.4g}, "
+            f"connections={self.topology.nnz}, bias={self.bias is not None}, "
+            f"compute={self.compute}"
+        )

@@ -1,0 +1,331 @@
+"""The positions of the stored weights of one layer, and the change from one set to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CSR = tuple[Tensor, Tensor]
+CSC = tuple[Tensor, Tensor, Tensor]
+
+_INT32_MAX = 2**31 - 1
+
+
+class Topology:
+    """The connections of one layer: sorted, distinct positions in a dense shape.
+
+    A topology is immutable; an update of the network makes a new one. It is held in row order
+    (4 bytes a connection and 8 bytes a row), and the column order that a backward pass needs is
+    built on first use (8 bytes a connection more). Layers and their deep copies share one object.
+
+    Rows are the first axis of ``shape``, columns all others taken together: for a linear layer the
+    rows are its outputs and the columns its inputs.
+
+    Args:
+        shape: Dense shape of the weight, at least two axes; at most 2**31 - 1 rows and columns.
+        positions: Flat positions in ``shape``, int64 ``[nnz]``, distinct, in any order, each in
+            ``[0, prod(shape))``.
+
+    Raises:
+        ValueError: A position is repeated or outside the shape, or the shape is not usable.
+        TypeError: The positions are not a one-dimensional tensor of integers.
+
+    Example:
+        >>> import torch
+        >>> topology = Topology((2, 3), torch.tensor([5, 0, 1]))
+        >>> topology.nnz, topology.density
+        (3, 0.5)
+        >>> topology.positions
+        tensor([0, 1, 5])
+        >>> topology.mask().int()
+        tensor([[1, 1, 0],
+                [0, 0, 1]], dtype=torch.int32)
+    """
+
+    __slots__ = ("_csc", "_indices", "_indptr", "_shape")
+
+    def __init__(self, shape: Sequence[int], positions: Tensor) -> None:
+        self._shape = _checked_shape(shape)
+        ordered = _checked_positions(positions, self._shape)
+        rows, columns = self.matrix_shape
+        row_of = torch.div(ordered, columns, rounding_mode="floor")
+        self._indices = (ordered - row_of * columns).to(torch.int32)
+        self._indptr = _pointers(row_of, rows)
+        self._csc: CSC | None = None
+
+    @classmethod
+    def from_csr(cls, shape: Sequence[int], indptr: Tensor, indices: Tensor) -> Topology:
+        """Build a topology from compressed rows, as ``csr()`` returns and checkpoints hold them.
+
+        Args:
+            shape: Dense shape of the weight.
+            indptr: Row pointers, integer ``[rows + 1]``, from 0 to nnz, never falling.
+            indices: Column of each connection, integer ``[nnz]``, rising within each row.
+
+        Raises:
+            ValueError: The arrays do not describe distinct connections inside the shape.
+        """
+        shape = _checked_shape(shape)
+        rows, columns = shape[0], math.prod(shape[1:])
+        indptr, indices = indptr.to(torch.int64), indices.to(torch.int32)
+        if indptr.shape != (rows + 1,):
+            raise ValueError(
+                f"indptr of a topology of shape {tuple(shape)} must have {rows + 1} entries, "
+                f"got {tuple(indptr.shape)}"
+            )
+        lengths = indptr.diff()
+        nnz = indices.numel()
+        if int(indptr[0]) != 0 or int(indptr[-1]) != nnz or bool((lengths < 0).any()):
+            raise ValueError(
+                f"indptr of a topology of shape {tuple(shape)} must rise from 0 to {nnz}, "
+                f"got {int(indptr[0])} to {int(indptr[-1])}"
+            )
+        if nnz and (int(indices.min()) < 0 or int(indices.max()) >= columns):
+            raise ValueError(
+                f"indices of a topology of shape {tuple(shape)} must be in [0, {columns}), "
+                f"got {int(indices.min())} to {int(indices.max())}"
+            )
+        rises = indices.diff() > 0
+        starts = indptr[1:-1]
+        starts = starts[(starts > 0) & (starts < nnz)]
+        rises[starts - 1] = True
+        if not bool(rises.all()):
+            raise ValueError(
+                f"indices of a topology of shape {tuple(shape)} must rise within each row"
+            )
+        return cls._trusted(shape, indptr, indices)
+
+    @classmethod
+    def _trusted(cls, shape: Sequence[int], indptr: Tensor, indices: Tensor) -> Topology:
+        self = cls.__new__(cls)
+        self._shape = torch.Size(shape)
+        self._indptr, self._indices, self._csc = indptr, indices, None
+        return self
+
+    @property
+    def shape(self) -> torch.Size:
+        """Dense shape of the weight."""
+        return self._shape
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and columns: the first axis, and all others taken together."""
+        return self._shape[0], math.prod(self._shape[1:])
+
+    @property
+    def nnz(self) -> int:
+        """Number of connections."""
+        return self._indices.numel()
+
+    @property
+    def density(self) -> float:
+        """Kept fraction of the positions, in [0, 1]."""
+        return self.nnz / self._shape.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the indices live."""
+        return self._indices.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the indices now (row order, and column order once it was built)."""
+        held = (self._indptr, self._indices, *(self._csc or ()))
+        return sum(tensor.nbytes for tensor in held)
+
+    @property
+    def rows(self) -> Tensor:
+        """Row of each connection, int64 ``[nnz]``."""
+        count = torch.arange(self.matrix_shape[0], device=self.device)
+        return torch.repeat_interleave(count, self._indptr.diff(), output_size=self.nnz)
+
+    @property
+    def positions(self) -> Tensor:
+        """Flat positions in the dense shape, int64 ``[nnz]``, rising; computed at each call."""
+        return self.rows.mul_(self.matrix_shape[1]).add_(self._indices)
+
+    def csr(self) -> CSR:
+        """Row order: pointers int64 ``[rows + 1]`` and the column of each connection int32."""
+        return self._indptr, self._indices
+
+    def csc(self) -> CSC:
+        """Column order of the same connections, built once.
+
+        Returns:
+            Column pointers int64 ``[columns + 1]``, the row of each connection int32 ``[nnz]``,
+            and where its value stands in row order int32 ``[nnz]``.
+        """
+        if self._csc is None:
+            columns = self.matrix_shape[1]
+            by_column, permutation = torch.sort(self._indices, stable=True)
+            pointers = _pointers(by_column, columns)
+            del by_column
+            permutation = permutation.to(torch.int32)
+            rows = self.rows.to(torch.int32)[permutation]
+            self._csc = (pointers, rows, permutation)
+        return self._csc
+
+    def mask(self) -> Tensor:
+        """Dense boolean mask in the dense shape; for looking at, never used in training."""
+        mask = torch.zeros(self._shape.numel(), dtype=torch.bool, device=self.device)
+        mask[self.positions] = True
+        return mask.view(self._shape)
+
+    def degrees(self) -> tuple[Tensor, Tensor]:
+        """Connections of each row (int64 ``[rows]``) and of each column (int64 ``[columns]``).
+
+        For a linear layer: in-degrees of the outputs, and out-degrees of the inputs.
+
+        Example:
+            >>> topology = Topology((2, 3), torch.tensor([0, 1, 5]))
+            >>> [degree.tolist() for degree in topology.degrees()]
+            [[2, 1], [1, 1, 1]]
+        """
+        columns = torch.bincount(self._indices, minlength=self.matrix_shape[1])
+        return self._indptr.diff(), columns
+
+    def to(self, device: torch.device | str) -> Topology:
+        """The same topology on another device (itself if it is there already)."""
+        if torch.empty(0, device=device).device == self.device:
+            return self
+        return self._trusted(self._shape, self._indptr.to(device), self._indices.to(device))
+
+    def rewire(self, keep: Tensor, grown: Tensor) -> Rewiring:
+        """Keep some connections, add others, and know where every survivor went.
+
+        Args:
+            keep: Which connections stay, bool ``[nnz]``.
+            grown: Flat positions to add, int64, distinct, none of them kept.
+
+        Returns:
+            The new topology with the way from the old order of connections to the new one.
+
+        Raises:
+            ValueError: A grown position is kept already, repeated, or outside the shape.
+
+        Example:
+            >>> old = Topology((2, 3), torch.tensor([0, 1, 5]))
+            >>> change = old.rewire(torch.tensor([True, False, True]), torch.tensor([3]))
+            >>> change.topology.positions
+            tensor([0, 3, 5])
+            >>> change.carry(torch.tensor([10.0, 11.0, 15.0]), torch.zeros(1))
+            tensor([10.,  0., 15.])
+        """
+        survivors = keep.nonzero().squeeze(1)
+        positions = torch.cat([self.positions[survivors], grown.to(self.device)])
+        order = torch.argsort(positions)
+        return Rewiring(Topology(self._shape, positions), survivors, order)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal shape and equal positions."""
+        if not isinstance(other, Topology):
+            return NotImplemented
+        if self is other:
+            return True
+        return (
+            self._shape == other._shape
+            and torch.equal(self._indptr, other._indptr.to(self.device))
+            and torch.equal(self._indices, other._indices.to(self.device))
+        )
+
+    def __hash__(self) -> int:
+        """Hash of shape and size, equal for equal topologies."""
+        return hash((self._shape, self.nnz))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Topology:
+        """Itself: immutable values need no copy."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the row order only; the column order is rebuilt on use."""
+        return _rebuild, (tuple(self._shape), self._indptr, self._indices)
+
+    def __repr__(self) -> str:
+        """Shape, number of connections and density."""
+        return f"Topology(shape={tuple(self._shape)}, nnz={self.nnz}, density={self.density:.4g})"
+
+
+@dataclass(frozen=True)
+class Rewiring:
+    """The step from one topology to the next.
+
+    Attributes:
+        topology: The new topology.
+        survivors: Old slots of the connections that stay, int64, rising.
+        order: Where slot i of the new topology comes from, in survivors followed by grown.
+    """
+
+    topology: Topology
+    survivors: Tensor
+    order: Tensor
+
+    @property
+    def grown(self) -> int:
+        """Number of added connections."""
+        return self.order.numel() - self.survivors.numel()
+
+    def carry(self, old: Tensor, start: Tensor) -> Tensor:
+        """Move one number per connection to the new topology, in its order.
+
+        Args:
+            old: One entry per old connection ``[old nnz]``.
+            start: One entry per grown connection ``[grown]``, in the order they were given.
+
+        Returns:
+            One entry per new connection ``[new nnz]``; those of survivors are bit-equal.
+        """
+        return torch.cat([old[self.survivors], start.to(old)])[self.order]
+
+
+def _rebuild(shape: tuple[int, ...], indptr: Tensor, indices: Tensor) -> Topology:
+    return Topology.from_csr(shape, indptr, indices)
+
+
+def _pointers(sorted_ids: Tensor, count: int) -> Tensor:
+    ids = torch.arange(count + 1, device=sorted_ids.device, dtype=sorted_ids.dtype)
+    return torch.searchsorted(sorted_ids, ids)
+
+
+def _checked_shape(shape: Sequence[int]) -> torch.Size:
+    size = torch.Size(int(n) for n in shape)
+    if len(size) < 2 or min(size) < 1:
+        raise ValueError(
+            f"shape of a topology must have two or more axes of at least 1, got {tuple(size)}"
+        )
+    if max(size[0], math.prod(size[1:])) > _INT32_MAX:
+        raise ValueError(
+            f"shape of a topology must have at most {_INT32_MAX} rows and columns, "
+            f"got {tuple(size)}"
+        )
+    return size
+
+
+def _checked_positions(positions: Tensor, shape: torch.Size) -> Tensor:
+    if positions.dim() != 1 or positions.is_floating_point() or positions.dtype == torch.bool:
+        raise TypeError(
+            f"positions of a topology must be a one-dimensional tensor of integers, "
+            f"got {positions.dtype} of shape {tuple(positions.shape)}"
+        )
+    if positions.numel() > _INT32_MAX:
+        raise ValueError(
+            f"positions of a topology must be at most {_INT32_MAX}, got {positions.numel()}"
+        )
+    ordered = positions.to(torch.int64).sort().values
+    if ordered.numel() and (int(ordered[0]) < 0 or int(ordered[-1]) >= shape.numel()):
+        bad = int(ordered[0]) if int(ordered[0]) < 0 else int(ordered[-1])
+        raise ValueError(
+            f"positions of a topology of shape {tuple(shape)} must be in [0, {shape.numel()}), "
+            f"got {bad}"
+        )
+    repeated = ordered[1:] == ordered[:-1]
+    if bool(repeated.any()):
+        raise ValueError(
+            f"positions of a topology of shape {tuple(shape)} must be distinct, "
+            f"got {int(ordered[1:][repeated][0])} more than once"
+        )
+    return ordered
