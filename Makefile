@@ -18,8 +18,10 @@ DEV_EXTRAS := tabular,tensorboard,test,docs,dev
 define install
 @echo "==> installing regrow[$(1)] into $(VENV); the first time fetches torch and takes minutes"
 @set -o pipefail; $(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[$(1)]' \
-	| awk '/^ *(Downloading|Processing)/ { print "    " $$2; fflush() } \
-	       /Building editable.*started/ { print "    building the C++ kernels"; fflush() }'
+	| awk '/^ *(Downloading|Processing) / { n = split($$2, path, "/"); split(path[n], part, "-"); say(part[1] " " part[2]) } \
+	       /Building editable.*started/ { say("building the C++ kernels") } \
+	       /^Installing collected/ { say("installing " NF - 3 " packages") } \
+	       function say(text) { print "    " text; fflush() }'
 endef
 
 .PHONY: help
