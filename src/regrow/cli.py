@@ -1,0 +1,270 @@
+"""The command line: `regrow train`, `regrow report`, `regrow methods`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace
+
+from regrow.training.errors import DivergedError, OptionError, Stopped
+from regrow.training.options import TrainOptions, option_fields
+
+BAD_INPUT = 2
+
+_DESCRIPTION = """\
+Train sparse neural networks from scratch: sparse in memory and in arithmetic,
+dropping and growing their own connections while they learn."""
+
+_EXAMPLES = """\
+examples:
+  regrow train                                  handwritten digits, a tenth of the connections
+  regrow train digits --compare dense static    the same, beside its dense and its static twin
+  regrow train people.csv --target income       a column of your own table
+  regrow report runs/digits-set-20260101-120000 make the report of a run again
+
+`regrow train --help` explains every option."""
+
+_TRAIN_DESCRIPTION = """\
+Train a sparse network, and its twins where asked, on a data set. At the end a
+table and a report compare score, connections, memory, arithmetic and time.
+Ctrl-C stops without losing anything: --resume continues, bit for bit."""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  regrow train
+  regrow train digits --density 0.05 --compare dense static --seeds 3
+  regrow train fashion-mnist --data-dir data --hidden 1000 1000 1000 --epsilon 20
+  regrow train people.csv --target income --method rigl --optimizer adam
+  regrow train --resume runs/digits-set-20260101-120000
+  regrow train --print_config > mine.yaml; regrow train --config mine.yaml"""
+
+_GROUPS = {
+    "data": "data",
+    "network": "network",
+    "method": "sparse method",
+    "training": "training",
+    "machine": "machine and files",
+}
+
+
+class InputError(ValueError):
+    """Arguments that cannot be used, said in one sentence."""
+
+
+class _Parser(ArgumentParser):
+    """Raises its complaints as one sentence instead of printing usage and exiting."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of exiting."""
+        raise InputError(_sentence(message)) from ex
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Default: those of the process.
+
+    Returns:
+        Exit code: 0 done, 1 a training diverged, 2 bad input, 128 + signal where one stopped it.
+    """
+    try:
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signal_number
+    except KeyboardInterrupt:
+        print("regrow: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+        if os.environ.get("REGROW_DEBUG") == "1":
+            raise
+        print(f"regrow: {_message(error)}", file=sys.stderr)
+        return 1 if isinstance(error, DivergedError) else BAD_INPUT
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="regrow",
+        version=version("regrow"),
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+    )
+    commands = parser.add_subcommands(dest="command", required=False, metavar="COMMAND")
+    commands.add_subcommand("train", _train_parser(), help="train a network, and its twins")
+    commands.add_subcommand("report", _report_parser(), help="write the report of a run again")
+    commands.add_subcommand("methods", _methods_parser(), help="list the methods")
+    return parser
+
+
+def _run(arguments: list[str]) -> int:
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.command is None:
+        parser.print_help()
+        return 0
+    given = parser.parse_args(arguments, defaults=False)
+    chosen = parsed[parsed.command]
+    if parsed.command == "train":
+        return _train(chosen, set(vars(given[parsed.command])))
+    return _report(chosen) if parsed.command == "report" else _methods()
+
+
+def _train_parser() -> ArgumentParser:
+    parser = _Parser(description=_TRAIN_DESCRIPTION, epilog=_TRAIN_EXAMPLES)
+    groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
+    kinds = get_type_hints(TrainOptions)
+    for name, entry in option_fields().items():
+        details, kind = entry.metadata, kinds[name]
+        more: dict[str, Any] = {"default": entry.default, "help": _help(entry.default, details)}
+        if "metavar" in details:
+            more["metavar"] = details["metavar"]
+        if isinstance(entry.default, tuple):
+            more["default"] = list(entry.default)
+            more["nargs"] = "*"
+            groups[details["group"]].add_argument(_flag(name), type=get_args(kind)[0], **more)
+        elif name == "data":
+            # Without a default here, a file of options can name the data too.
+            more["default"] = argparse.SUPPRESS
+            groups["data"].add_argument("data", nargs="?", type=kind, metavar="DATA", **more)
+        else:
+            more.setdefault("metavar", name.upper())
+            groups[details["group"]].add_argument(_flag(name), type=kind, **more)
+    files = groups["machine"]
+    files.add_argument("--resume", type=str | None, metavar="RUN", help="continue a stopped run")
+    files.add_argument("--quiet", action="store_true", help="show no progress")
+    files.add_argument(
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="take options from a file, as --print_config shows them",
+    )
+    return parser
+
+
+def _report_parser() -> ArgumentParser:
+    parser = _Parser(description="Write the report of a run directory again.")
+    parser.add_argument("run", type=str, metavar="RUN", help="run directory")
+    return parser
+
+
+def _methods_parser() -> ArgumentParser:
+    return _Parser(description="List the methods that --method and --compare take.")
+
+
+def _train(chosen: Namespace, given: set[str]) -> int:
+    from regrow.training.progress import default_progress
+    from regrow.training.run import resume, train
+
+    progress = default_progress(chosen.quiet)
+    if chosen.resume is not None:
+        others = sorted(given - {"resume", "threads", "quiet"})
+        if others:
+            raise InputError(
+                f"--resume continues a run with its own options and takes only --threads and "
+                f"--quiet beside it, got {' '.join(map(_shown, others))}"
+            )
+        result = resume(chosen.resume, threads=chosen.threads, progress=progress)
+    else:
+        values = {name: chosen.get(name) for name in option_fields() if name in chosen}
+        result = train(TrainOptions(**values), progress=progress)
+    print(f"\n{result.table}\n\nrun:    {result.run_dir}")
+    if result.report is not None:
+        print(f"report: {result.report}")
+    return 1 if result.diverged else 0
+
+
+def _report(chosen: Namespace) -> int:
+    from regrow.training.report import write_report
+    from regrow.training.run import read_config
+
+    run_dir = Path(chosen.run)
+    read_config(run_dir)
+    print(f"report: {write_report(run_dir)}")
+    return 0
+
+
+def _methods() -> int:
+    from regrow.evolution import methods
+
+    lines = [("method", "drops", "grows", "every", "from")]
+    for name, method in sorted(methods().items()):
+        moves = method.every is not None
+        lines.append(
+            (
+                name,
+                _name(method.drop) if moves else "-",
+                _name(method.grow) if moves else "-",
+                str(method.every) if moves else "-",
+                method.source,
+            )
+        )
+    lines.append(
+        ("dense", "-", "-", "-", "all connections, the twin that sparse ones are set beside")
+    )
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)]
+        print("  ".join(cells))
+    return 0
+
+
+def _name(part: object) -> str:
+    return part if isinstance(part, str) else getattr(part, "__name__", type(part).__name__)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _shown(name: str) -> str:
+    return "DATA" if name == "data" else _flag(name)
+
+
+def _help(default: object, details: Any) -> str:
+    text = str(details["help"]).replace("%", "%%")
+    if default is None or default == ():
+        return text
+    values = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"{text} (default: {values})"
+
+
+def _sentence(message: str) -> str:
+    """One sentence of what jsonargparse says over several lines."""
+    key = re.match(r'Parser key "(?:train\.)?(\w+)"', message)
+    value = re.search(r"(?:Got|Given) value: (.*)", message)
+    if key and value and key[1] in option_fields():
+        must = option_fields()[key[1]].metadata["must"]
+        return _message(OptionError(key[1], must, value[1].strip("'")))
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = " ".join(lines).rstrip(".")
+    return re.sub(r'^Parser key "(?:train\.)?config": ', "--config: ", text)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OptionError):
+        text = str(error)
+        return _shown(error.name) + text.removeprefix(error.name)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror.lower()}: {error.filename}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

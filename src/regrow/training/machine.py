@@ -1,0 +1,109 @@
+"""The machine a run is on: what it is, how much memory a training took, and settings for a run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, system and Python, for the record of a run."""
+    from regrow.kernels import native
+
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "kernels": native.isa() if native.available() else f"reference: {native.reason()}",
+    }
+
+
+@contextmanager
+def session(threads: int) -> Iterator[None]:
+    """Within this context torch computes repeatably, with so many threads.
+
+    Threads, the choice of algorithms and torch's random generator are as before afterwards.
+    """
+    before = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled()
+    deterministic: Any = torch.utils.deterministic
+    fill = deterministic.fill_uninitialized_memory
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(strict)
+        deterministic.fill_uninitialized_memory = fill
+
+
+class PeakMemory:
+    """Peak memory of a training above what the process held before it; Linux only.
+
+    The peak that the kernel keeps for a process is reset before each epoch, so several trainings
+    in one process can be told apart. Make it before the network is built.
+    """
+
+    def __init__(self) -> None:
+        self._base: int | None = None
+        if sys.platform == "linux" and _reset():
+            _return_free_memory()
+            self._base = _status("VmRSS")
+
+    def begin(self) -> None:
+        """Forget the peak so far."""
+        if self._base is not None:
+            _reset()
+
+    def read(self) -> int | None:
+        """Peak in bytes since `begin`, above the level at the start; None if not known."""
+        if self._base is None:
+            return None
+        peak = _status("VmHWM")
+        return None if peak is None else max(0, peak - self._base)
+
+
+def _reset() -> bool:
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(name: str) -> int | None:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _return_free_memory() -> None:
+    """Give freed heap pages back, or a small training after a large one seems to need none."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
