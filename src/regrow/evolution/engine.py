@@ -272,10 +272,11 @@ class Evolution:
             ]
             return [_without_lowest(s, k) for s, k in zip(scores, drops, strict=True)]
         total = max(sum(least), min(round(fraction * sum(nnz)), sum(most)))
-        for layer_scores in scores:
+        together = torch.cat([s.to("cpu", torch.float64) for s in scores])
+        for layer_scores in together.split(nnz):
             # A layer's best connection stays, whatever the others have: none may die out.
             layer_scores[layer_scores.argmax()] = torch.inf
-        together = _without_lowest(torch.cat([s.cpu() for s in scores]), total)
+        together = _without_lowest(together, total)
         parts = together.split(nnz)
         return [part.to(s.device) for part, s in zip(parts, scores, strict=True)]
 
@@ -287,7 +288,7 @@ class Evolution:
                 f"drop score in {site.path} must have shape ({site.topology.nnz},), "
                 f"got {tuple(scores.shape)}"
             )
-        return scores.detach().to(torch.float64, copy=True)
+        return scores.detach()
 
     def _apply(
         self, sites: list[Site], keep: list[Tensor], grown: list[Tensor], fraction: float

@@ -214,15 +214,13 @@ def sign_split(site: Site) -> Tensor:
         connectivity inspired by network science", 2018.
     """
     values = site.values
-    negative = values < 0
-    # One sort of (sign, magnitude): the negatives in front, nearest zero first in each part.
-    order = torch.argsort(values.abs(), stable=True)
-    order = order[torch.argsort((~negative[order]).to(torch.uint8), stable=True)]
-    below = int(negative.sum())
-    above = values.numel() - below
-    counts = torch.arange(max(below, above), device=values.device) + 0.5
-    rank = torch.cat([counts[:n] / max(1, n) for n in (below, above)])
-    return torch.empty_like(rank).scatter_(0, order, rank)
+    score = torch.empty_like(values, dtype=torch.float64)
+    for part in (values < 0, values >= 0):
+        magnitudes = values[part].abs()
+        order = torch.argsort(magnitudes, stable=True)
+        rank = torch.arange(0.5, len(order), device=values.device, dtype=torch.float64)
+        score[part] = torch.empty_like(rank).scatter_(0, order, rank / max(1, len(order)))
+    return score
 
 
 @drop_score("random")

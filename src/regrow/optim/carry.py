@@ -66,7 +66,7 @@ def carry_state(
         if _is_scalar(entry):
             carried[name] = entry
         elif isinstance(entry, Tensor) and tuple(entry.shape) == shape:
-            kept = entry[change.survivors]
+            kept = entry[change.keep]
             moved = change.carry(entry, policy(name, kept, group, change.grown))
             carried[name] = entry.copy_(moved) if old is new else moved
         else:

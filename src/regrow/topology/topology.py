@@ -51,11 +51,9 @@ class Topology:
 
     def __init__(self, shape: Sequence[int], positions: Tensor) -> None:
         self._shape = _checked_shape(shape)
-        ordered = _checked_positions(positions, self._shape)
-        rows, columns = self.matrix_shape
-        row_of = torch.div(ordered, columns, rounding_mode="floor")
-        self._indices = (ordered - row_of * columns).to(torch.int32)
-        self._indptr = _pointers(row_of, rows)
+        _check_form(positions)
+        ordered = positions.to(torch.int64).sort().values
+        self._indptr, self._indices = _compressed(ordered, self._shape)
         self._csc: CSC | None = None
 
     @classmethod
@@ -216,10 +214,16 @@ class Topology:
             >>> change.carry(torch.tensor([10.0, 11.0, 15.0]), torch.zeros(1))
             tensor([10.,  0., 15.])
         """
-        survivors = keep.nonzero().squeeze(1)
-        positions = torch.cat([self.positions[survivors], grown.to(self.device)])
-        order = torch.argsort(positions)
-        return Rewiring(Topology(self._shape, positions), survivors, order)
+        kept = self.positions[keep]
+        grown, order = grown.to(self.device).sort()
+        slots = torch.searchsorted(kept, grown).add_(torch.arange(len(grown), device=self.device))
+        fresh = torch.zeros(len(kept) + len(grown), dtype=torch.bool, device=self.device)
+        fresh[slots] = True
+        positions = kept.new_empty(len(fresh))
+        positions[~fresh] = kept
+        positions[fresh] = grown
+        topology = self._trusted(self._shape, *_compressed(positions, self._shape))
+        return Rewiring(topology, keep, fresh, order)
 
     def __eq__(self, other: object) -> bool:
         """Equal shape and equal positions."""
@@ -256,18 +260,20 @@ class Rewiring:
 
     Attributes:
         topology: The new topology.
-        survivors: Old slots of the connections that stay, int64, rising.
-        order: Where slot i of the new topology comes from, in survivors followed by grown.
+        keep: Which old connections stay, bool ``[old nnz]``.
+        fresh: Which new connections are grown, bool ``[new nnz]``.
+        order: For each grown connection, by position, its place in the order they were given.
     """
 
     topology: Topology
-    survivors: Tensor
+    keep: Tensor
+    fresh: Tensor
     order: Tensor
 
     @property
     def grown(self) -> int:
         """Number of added connections."""
-        return self.order.numel() - self.survivors.numel()
+        return self.order.numel()
 
     def carry(self, old: Tensor, start: Tensor) -> Tensor:
         """Move one number per connection to the new topology, in its order.
@@ -279,7 +285,10 @@ class Rewiring:
         Returns:
             One entry per new connection ``[new nnz]``; those of survivors are bit-equal.
         """
-        return torch.cat([old[self.survivors], start.to(old)])[self.order]
+        new = old.new_empty(len(self.fresh))
+        new[~self.fresh] = old[self.keep]
+        new[self.fresh] = start.to(old)[self.order]
+        return new
 
 
 def _rebuild(shape: tuple[int, ...], indptr: Tensor, indices: Tensor) -> Topology:
@@ -305,7 +314,7 @@ def _checked_shape(shape: Sequence[int]) -> torch.Size:
     return size
 
 
-def _checked_positions(positions: Tensor, shape: torch.Size) -> Tensor:
+def _check_form(positions: Tensor) -> None:
     if positions.dim() != 1 or positions.is_floating_point() or positions.dtype == torch.bool:
         raise TypeError(
             f"positions of a topology must be a one-dimensional tensor of integers, "
@@ -315,7 +324,10 @@ def _checked_positions(positions: Tensor, shape: torch.Size) -> Tensor:
         raise ValueError(
             f"positions of a topology must be at most {_INT32_MAX}, got {positions.numel()}"
         )
-    ordered = positions.to(torch.int64).sort().values
+
+
+def _compressed(ordered: Tensor, shape: torch.Size) -> CSR:
+    """Row order of sorted flat positions, refused if one is repeated or outside the shape."""
     if ordered.numel() and (int(ordered[0]) < 0 or int(ordered[-1]) >= shape.numel()):
         bad = int(ordered[0]) if int(ordered[0]) < 0 else int(ordered[-1])
         raise ValueError(
@@ -328,4 +340,6 @@ def _checked_positions(positions: Tensor, shape: torch.Size) -> Tensor:
             f"positions of a topology of shape {tuple(shape)} must be distinct, "
             f"got {int(ordered[1:][repeated][0])} more than once"
         )
-    return ordered
+    rows, columns = shape[0], math.prod(shape[1:])
+    starts = torch.arange(rows + 1, device=ordered.device) * columns
+    return torch.searchsorted(ordered, starts), (ordered % columns).to(torch.int32)
