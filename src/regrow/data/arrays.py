@@ -61,16 +61,19 @@ class _Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            file = np.load(path, allow_pickle=False)
-        except _DAMAGED as error:
-            raise DataError(f"file {path} must be a complete npz file: {error}") from error
-        if not isinstance(file, NpzFile):
-            raise DataError(f"file {path} must be an npz file, got a single array")
-        self._file = file
-        self.keys: tuple[str, ...] = tuple(file.files)
+        self._stream = path.open("rb")
 
     def __enter__(self) -> _Archive:
+        try:
+            file = np.load(self._stream, allow_pickle=False)
+        except _DAMAGED as error:
+            self._stream.close()
+            raise DataError(f"file {self.path} must be a complete npz file: {error}") from error
+        if not isinstance(file, NpzFile):
+            self._stream.close()
+            raise DataError(f"file {self.path} must be an npz file, got a single array")
+        self._file = file
+        self.keys: tuple[str, ...] = tuple(file.files)
         return self
 
     def __exit__(
@@ -80,6 +83,7 @@ class _Archive:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        self._stream.close()
 
     def find(self, key: str) -> str | None:
         """Find a key, with its first letter in either case."""
@@ -137,8 +141,10 @@ def _split(archive: _Archive, target: str | int | None) -> Raw:
 
 def _whole(archive: _Archive, target: str | int | None) -> Raw:
     x = archive.get("x")
-    features = _features(archive, x)
     named = target is not None and str(target) in archive.keys
+    if x.ndim == 1 and named:
+        return _columns(archive, target)
+    features = _features(archive, x)
     if archive.find("y") is None and not named and isinstance(features, Table):
         return _take(archive, features.columns, target)
     key = _label_key(archive, target, "y")
@@ -198,7 +204,7 @@ def _pixels(archive: _Archive, x: NDArray[Any]) -> Pixels:
 
 def _levels(archive: _Archive, column: Column) -> Column:
     key = f"categories_{column.name.replace('-', '_')}"
-    if key not in archive.keys:
+    if key not in archive.keys or column.kind != "number":
         return column
     levels = archive.names(key) or ()
     codes = column.values

@@ -75,7 +75,7 @@ class LevelEncoder:
 
     Args:
         name: The column.
-        levels: Levels with a feature of their own.
+        levels: Levels with a feature of their own, sorted.
         rare: Levels of the training rows that share one feature, "(other)".
         missing: Whether a last feature says that the value was missing.
     """
@@ -283,7 +283,7 @@ def _fit_text(column: Column, train: Rows) -> LevelEncoder:
     counts = Counter(value for value in column.values[train] if value is not None)
     ranked = sorted(counts, key=lambda level: (-counts[level], level))
     missing = sum(counts.values()) < len(train)
-    levels, rare = tuple(ranked[:MAX_LEVELS]), frozenset(ranked[MAX_LEVELS:])
+    levels, rare = tuple(sorted(ranked[:MAX_LEVELS])), frozenset(ranked[MAX_LEVELS:])
     return LevelEncoder(column.name, levels, rare, missing)
 
 

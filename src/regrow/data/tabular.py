@@ -44,7 +44,8 @@ def read_csv(path: Path, target: str | int | None = None) -> Raw:
         ImportError: If pandas is not installed.
     """
     pandas = _pandas(path, "pandas")
-    first = _first_line(path)
+    zipped = _is_zipped(path)
+    first = _first_line(path, zipped)
     separator = max(_SEPARATORS, key=lambda sign: len(_cells(first, sign)))
     names = _cells(first, separator)
     headless = _is_data(names)
@@ -66,9 +67,14 @@ def read_csv(path: Path, target: str | int | None = None) -> Raw:
                 keep_default_na=False,
                 na_values=list(MISSING),
                 encoding="utf-8-sig",
+                compression="gzip" if zipped else None,
                 low_memory=False,
             )
-    except (ValueError, OSError, EOFError, zlib.error, Warning) as error:
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise _cut(path, error) from error
+    except (ValueError, Warning) as error:
         problem = " ".join(str(error).split())
         raise DataError(f"file {path} must be a table of even rows: {problem}") from error
     return _raw(pandas, path, frame, target, tuple(notes))
@@ -105,17 +111,28 @@ def _pandas(path: Path, module: str) -> Any:
         ) from error
 
 
-def _first_line(path: Path) -> str:
+def _is_zipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _cut(path: Path, error: Exception) -> DataError:
+    return DataError(f"file {path} must be readable to its end: {error}")
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    return DataError(f"file {path} must be UTF-8 text: {error}")
+
+
+def _first_line(path: Path, zipped: bool) -> str:
     try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if zipped else path.open("rb") as binary:
             text = io.TextIOWrapper(binary, encoding="utf-8-sig")
             line = next((line for line in text if line.strip()), "")
     except UnicodeDecodeError as error:
-        raise DataError(f"file {path} must be UTF-8 text: {error}") from error
+        raise _not_utf8(path, error) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"file {path} must be a complete file: {error}") from error
+        raise _cut(path, error) from error
     if not line:
         raise DataError(f"file {path} must hold a line of column names and rows, got nothing")
     return line
