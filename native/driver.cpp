@@ -1,0 +1,296 @@
+#include "driver.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
+#include "isa.h"
+#include "pool.h"
+#include "products.h"
+
+namespace regrow {
+namespace {
+
+using Size = std::int64_t;
+
+// Multiply-adds below which a second thread costs more than it brings.
+constexpr Size kSerialWork = 200'000;
+constexpr Size kUnitWork = 100'000;
+// Rows and columns are split at multiples of this, whole cache lines of the outputs.
+constexpr Size kAlign = 16;
+// What a row or column costs beside its connections, in connections.
+constexpr Size kRowCost = 4;
+constexpr Size kPackedBytes = Size{64} << 20;
+
+template <typename T>
+const Kernels<T>& kernels();
+template <>
+const Kernels<float>& kernels<float>() {
+  return isa().single;
+}
+template <>
+const Kernels<double>& kernels<double>() {
+  return isa().wide;
+}
+
+Size level2_bytes() {
+  static const Size bytes = [] {
+    long size = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return size > 0 ? Size{size} : Size{512} << 10;
+  }();
+  return bytes;
+}
+
+Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }
+
+// ---- Scratch memory, kept by the calling thread between calls: fresh pages are slow to get.
+
+class Scratch {
+ public:
+  template <typename T>
+  T* get(Size count) {
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+    Buffer& kept = cache();
+    if (kept.bytes >= bytes) {
+      buffer_ = std::move(kept);
+      kept = Buffer{};
+    } else {
+      kept = Buffer{};
+      buffer_.data.reset(::operator new(bytes, kAlignment));
+      buffer_.bytes = bytes;
+    }
+    return static_cast<T*>(buffer_.data.get());
+  }
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() {
+    if (buffer_.bytes <= kKeptBytes) cache() = std::move(buffer_);
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  static constexpr std::size_t kKeptBytes = std::size_t{32} << 20;
+  struct Free {
+    void operator()(void* p) const { ::operator delete(p, kAlignment); }
+  };
+  struct Buffer {
+    std::unique_ptr<void, Free> data;
+    std::size_t bytes = 0;
+  };
+  static Buffer& cache() {
+    thread_local Buffer buffer;
+    return buffer;
+  }
+  Buffer buffer_;
+};
+
+// ---- Tiles
+
+// Narrowest width that the kernels know for this many samples.
+std::int32_t narrowest(Size samples, std::int32_t lanes) {
+  std::int32_t width = 1;
+  while (width < lanes && width < samples) width *= 2;
+  if (width >= samples) return width;
+  Size vectors = ceil_div(samples, lanes);
+  if (vectors > 4) vectors = vectors <= 6 ? 6 : 8;
+  return static_cast<std::int32_t>(vectors * lanes);
+}
+
+// Widest tile of which `features` rows stay in half of the second-level cache.
+Tiles plan(Size batch, Size features, std::int32_t lanes, std::int32_t vectors, Size element) {
+  while (vectors > 1 && features * vectors * lanes * element > level2_bytes() / 2) vectors /= 2;
+  const Size width = vectors * lanes;
+  Tiles tiles{};
+  tiles.batch = batch;
+  tiles.count = ceil_div(batch, width);
+  tiles.last = narrowest(batch - (tiles.count - 1) * width, lanes);
+  tiles.width = tiles.count == 1 ? tiles.last : static_cast<std::int32_t>(width);
+  return tiles;
+}
+
+Size packed_samples(const Tiles& tiles) { return (tiles.count - 1) * tiles.width + tiles.last; }
+std::int32_t width_of(const Tiles& tiles, Size tile) {
+  return tile + 1 < tiles.count ? tiles.width : tiles.last;
+}
+std::int32_t samples_of(const Tiles& tiles, Size tile) {
+  return static_cast<std::int32_t>(std::min<Size>(tiles.width, tiles.batch - tile * tiles.width));
+}
+
+// Tiles that are packed at a time, so that the packed operand stays bounded.
+Size tiles_at_a_time(const Tiles& tiles, Size features, Size element) {
+  return std::max<Size>(1, kPackedBytes / std::max<Size>(1, features * tiles.width * element));
+}
+
+// The tiles [first, first + count) as a batch of their own.
+Tiles part_of(const Tiles& tiles, Size first, Size count) {
+  Tiles part = tiles;
+  part.count = std::min(count, tiles.count - first);
+  const bool ends = first + part.count == tiles.count;
+  part.batch = ends ? tiles.batch - first * tiles.width : part.count * tiles.width;
+  if (!ends) part.last = tiles.width;
+  return part;
+}
+
+// Turns a row-major operand into feature-major tiles.  A tile of one sample is that already.
+template <typename T>
+const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int threads) {
+  if (tiles.width == 1) return source;
+  const auto run_pack = kernels<T>().pack;
+  Size blocks = 1;
+  if (threads > 1 && features * tiles.batch >= kSerialWork)
+    blocks = std::max<Size>(1, std::min(2 * threads / tiles.count, features / 256));
+  parallel(tiles.count * blocks, threads, [&](Size unit, int) {
+    const Size tile = unit / blocks, block = unit % blocks;
+    const Size step = ceil_div(ceil_div(features, blocks), kAlign) * kAlign;
+    const Size sample = tile * tiles.width;
+    run_pack({source + sample * features, packed + sample * features, features,
+              std::min(features, block * step), std::min(features, (block + 1) * step),
+              width_of(tiles, tile), samples_of(tiles, tile)});
+  });
+  return packed;
+}
+
+// ---- Split of rows (or columns) by connections
+
+Size cost_before(const Size* indptr, Size row) { return indptr[row] + kRowCost * row; }
+
+// First row of part `part` of `parts`, a multiple of kAlign.
+Size split(const Size* indptr, Size rows, Size part, Size parts) {
+  if (part == 0) return 0;
+  if (part == parts) return rows;
+  const Size target = cost_before(indptr, rows) / parts * part;
+  Size low = 0, high = rows;
+  while (low < high) {
+    const Size middle = (low + high) / 2;
+    if (cost_before(indptr, middle) < target) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return std::min(rows, ceil_div(low, kAlign) * kAlign);
+}
+
+int threads_for(Size work, int threads) { return work < kSerialWork ? 1 : std::max(1, threads); }
+
+}  // namespace
+
+template <typename T>
+void run(const Forward<T>& product, int threads) {
+  const Forward<T>& p = product;
+  if (p.batch == 0 || p.n_out == 0) return;
+  const Kernels<T>& k = kernels<T>();
+  const Size work = p.batch * (p.nnz + p.n_in + p.n_out);
+  threads = threads_for(work, threads);
+  const Tiles tiles = plan(p.batch, p.n_in, k.lanes, k.forward_width, sizeof(T));
+  // One thread packs a tile and uses it while it is in the cache.
+  const Size group = threads == 1 ? 1 : tiles_at_a_time(tiles, p.n_in, sizeof(T));
+  Scratch scratch;
+  T* const packed = scratch.get<T>(packed_samples(part_of(tiles, 0, group)) * p.n_in);
+  for (Size first = 0; first < tiles.count; first += group) {
+    const Tiles part = part_of(tiles, first, group);
+    const Size sample = first * tiles.width;
+    const T* const operand = pack(p.x + sample * p.n_in, p.n_in, part, packed, threads);
+    const Size blocks =
+        threads == 1 ? 1
+                     : std::clamp<Size>(std::min(ceil_div(8 * threads, part.count),
+                                                 work / tiles.count / kUnitWork),
+                                        1, ceil_div(p.n_out, kAlign));
+    parallel(part.count * blocks, threads, [&](Size unit, int) {
+      const Size tile = unit / blocks, block = unit % blocks;
+      const Size start = tile * part.width;
+      k.forward({operand + start * p.n_in, p.values, p.indptr, p.indices, p.bias,
+                 p.y + (sample + start) * p.n_out, p.n_out, split(p.indptr, p.n_out, block, blocks),
+                 split(p.indptr, p.n_out, block + 1, blocks), width_of(part, tile),
+                 samples_of(part, tile)});
+    });
+  }
+}
+
+template <typename T>
+void run(const Backward<T>& product, int threads) {
+  const Backward<T>& p = product;
+  if (p.batch == 0 && p.dvalues) std::fill(p.dvalues, p.dvalues + p.nnz, T(0));
+  if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
+  const Kernels<T>& k = kernels<T>();
+  threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
+  const Tiles tiles = plan(p.batch, p.n_out, k.lanes, k.backward_width, sizeof(T));
+  const Size group = tiles_at_a_time(tiles, p.n_out, sizeof(T));
+  const Size cost = cost_before(p.t_indptr, p.n_in);
+  const Size parts = std::clamp<Size>(
+      cost / std::clamp<Size>(cost / (4 * threads), 4096, 16384), 1, ceil_div(p.n_in, kAlign));
+  std::vector<Size> starts(static_cast<std::size_t>(parts) + 1);
+  Size most = 0;
+  for (Size part = 0; part <= parts; ++part) {
+    starts[part] = split(p.t_indptr, p.n_in, part, parts);
+    if (part > 0)
+      most = std::max(most, p.t_indptr[starts[part]] - p.t_indptr[starts[part - 1]]);
+  }
+  Scratch scratch;
+  const Size room = 2 * ceil_div(most, kAlign) * kAlign;
+  T* const buffers = scratch.get<T>(threads * room +
+                                    packed_samples(part_of(tiles, 0, group)) * p.n_out);
+  T* const packed = buffers + threads * room;
+  for (Size first = 0; first < tiles.count; first += group) {
+    const Tiles part = part_of(tiles, first, group);
+    const Size sample = first * tiles.width;
+    const T* const operand = pack(p.grad + sample * p.n_out, p.n_out, part, packed, threads);
+    T* const dx = p.dx ? p.dx + sample * p.n_in : nullptr;
+    parallel(parts, threads, [&](Size unit, int slot) {
+      k.backward({operand, p.x + sample * p.n_in, p.values, p.t_indptr, p.t_indices, p.t_perm, dx,
+                  p.dvalues, buffers + slot * room, p.n_in, p.n_out, starts[unit],
+                  starts[unit + 1], part, first > 0});
+    });
+  }
+}
+
+template <typename T>
+void run(const Pairs<T>& product, int threads) {
+  const Pairs<T>& p = product;
+  std::fill(p.products, p.products + p.count, T(0));
+  if (p.batch == 0 || p.count == 0) return;
+  const Kernels<T>& k = kernels<T>();
+  threads = threads_for(p.batch * (p.count + p.n_in + p.n_out), threads);
+  const Size features = p.n_in + p.n_out;
+  const Tiles tiles = plan(p.batch, features, k.lanes, k.backward_width, sizeof(T));
+  const Size group = tiles_at_a_time(tiles, features, sizeof(T));
+  const Size unit_pairs = 4096;
+  Scratch scratch;
+  const Size samples = packed_samples(part_of(tiles, 0, group));
+  const Size room = ceil_div(samples * p.n_out, kAlign) * kAlign;
+  T* const packed_grad = scratch.get<T>(room + samples * p.n_in);
+  T* const packed_x = packed_grad + room;
+  for (Size first = 0; first < tiles.count; first += group) {
+    const Tiles part = part_of(tiles, first, group);
+    const Size sample = first * tiles.width;
+    const T* const grad = pack(p.grad + sample * p.n_out, p.n_out, part, packed_grad, threads);
+    const T* const x = pack(p.x + sample * p.n_in, p.n_in, part, packed_x, threads);
+    parallel(ceil_div(p.count, unit_pairs), threads, [&](Size unit, int) {
+      for (Size tile = 0; tile < part.count; ++tile) {
+        const Size start = tile * part.width;
+        k.pairs({grad + start * p.n_out, x + start * p.n_in, p.rows, p.columns, p.products,
+                 unit * unit_pairs, std::min(p.count, (unit + 1) * unit_pairs),
+                 width_of(part, tile)});
+      }
+    });
+  }
+}
+
+template void run(const Forward<float>&, int);
+template void run(const Forward<double>&, int);
+template void run(const Backward<float>&, int);
+template void run(const Backward<double>&, int);
+template void run(const Pairs<float>&, int);
+template void run(const Pairs<double>&, int);
+
+}  // namespace regrow

@@ -1,0 +1,53 @@
+// The products of a sparse layer: tiles, threads and scratch memory around the kernels.
+//
+// Activations and their gradients are row-major and contiguous.  Sizes and pointers are taken as
+// checked, and so is the structure: indices in range, t_perm a permutation.
+#pragma once
+
+#include <cstdint>
+
+namespace regrow {
+
+template <typename T>
+struct Forward {
+  const T* x;  // [batch, n_in]
+  const T* values;
+  const std::int64_t* indptr;
+  const std::int32_t* indices;
+  const T* bias;  // may be null
+  T* y;           // [batch, n_out]
+  std::int64_t batch, n_in, n_out, nnz;
+};
+
+template <typename T>
+struct Backward {
+  const T* grad;  // [batch, n_out]
+  const T* x;     // [batch, n_in]
+  const T* values;
+  const std::int64_t* t_indptr;
+  const std::int32_t* t_indices;
+  const std::int32_t* t_perm;
+  T* dx;       // [batch, n_in], null if not wanted
+  T* dvalues;  // [nnz], null if not wanted
+  std::int64_t batch, n_in, n_out, nnz;
+};
+
+template <typename T>
+struct Pairs {
+  const T* grad;  // [batch, n_out]
+  const T* x;     // [batch, n_in]
+  const std::int64_t* rows;
+  const std::int64_t* columns;
+  T* products;  // [count]
+  std::int64_t batch, n_in, n_out, count;
+};
+
+// The results do not depend on the number of threads, bit for bit.
+template <typename T>
+void run(const Forward<T>& product, int threads);
+template <typename T>
+void run(const Backward<T>& product, int threads);
+template <typename T>
+void run(const Pairs<T>& product, int threads);
+
+}  // namespace regrow

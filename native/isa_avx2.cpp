@@ -1,0 +1,5 @@
+#define REGROW_ISA isa_avx2
+#define REGROW_ISA_NAME "avx2"
+#define REGROW_VECTOR_BYTES 32
+#define REGROW_VECTOR_REGISTERS 16
+#include "kernels.inl"

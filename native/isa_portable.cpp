@@ -1,0 +1,5 @@
+#define REGROW_ISA isa_portable
+#define REGROW_ISA_NAME "portable"
+#define REGROW_VECTOR_BYTES 16
+#define REGROW_VECTOR_REGISTERS 16
+#include "kernels.inl"

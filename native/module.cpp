@@ -1,0 +1,186 @@
+// The Python module: raw addresses and sizes in, checked as far as that is possible in O(1).
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "driver.h"
+#include "isa.h"
+#include "structure.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using regrow::Backward;
+using regrow::Forward;
+using regrow::Pairs;
+using Size = std::int64_t;
+using Address = std::uintptr_t;
+
+constexpr Size kMost = std::numeric_limits<std::int32_t>::max();
+
+void check_size(const char* name, Size size, Size most = std::numeric_limits<Size>::max() / 64) {
+  if (size < 0 || size > most)
+    throw std::invalid_argument(std::string(name) + " must be in [0, " + std::to_string(most) +
+                                "], got " + std::to_string(size));
+}
+
+// An array of `count` elements at an address that may be 0 only if it is empty.
+template <typename T>
+T* array(const char* name, Address address, Size count) {
+  if (address == 0 && count > 0)
+    throw std::invalid_argument(std::string(name) + " must have an address, got 0 for " +
+                                std::to_string(count) + " elements");
+  return reinterpret_cast<T*>(address);
+}
+
+template <typename T>
+T* optional(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void check_layer(Size batch, Size n_in, Size n_out, Size nnz) {
+  check_size("n_in", n_in, kMost);
+  check_size("n_out", n_out, kMost);
+  check_size("nnz", nnz, kMost);
+  check_size("batch", batch, std::numeric_limits<Size>::max() / 64 / (n_in + n_out + 64));
+}
+
+void check_range(const char* name, const Size* places, Size count, Size limit) {
+  bool bad = false;
+  for (Size k = 0; k < count; ++k) bad |= static_cast<std::uint64_t>(places[k]) >= limit + 0ull;
+  for (Size k = 0; bad && k < count; ++k) {
+    if (places[k] < 0 || places[k] >= limit)
+      throw std::out_of_range(std::string(name) + "[" + std::to_string(k) + "] must be in [0, " +
+                              std::to_string(limit) + "), got " + std::to_string(places[k]));
+  }
+}
+
+// Calls `body` with a value of the type that has this many bytes.
+template <typename Small, typename Large, typename F>
+void with_type(int bytes, F&& body) {
+  if (bytes == sizeof(Small)) return body(Small{});
+  if (bytes == sizeof(Large)) return body(Large{});
+  throw std::invalid_argument("itemsize must be 4 or 8, got " + std::to_string(bytes));
+}
+
+void linear_forward(int itemsize, Address x, Address values, Address indptr, Address indices,
+                    Address bias, Address y, Size batch, Size n_in, Size n_out, Size nnz,
+                    int threads) {
+  check_layer(batch, n_in, n_out, nnz);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    regrow::run(Forward<T>{array<const T>("x", x, batch * n_in),
+                           array<const T>("values", values, nnz),
+                           array<const Size>("indptr", indptr, n_out + 1),
+                           array<const std::int32_t>("indices", indices, nnz),
+                           optional<const T>(bias), array<T>("y", y, batch * n_out), batch, n_in,
+                           n_out, nnz},
+                threads);
+  });
+}
+
+void linear_backward(int itemsize, Address grad, Address x, Address values, Address t_indptr,
+                     Address t_indices, Address t_perm, Address dx, Address dvalues, Size batch,
+                     Size n_in, Size n_out, Size nnz, int threads) {
+  check_layer(batch, n_in, n_out, nnz);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    regrow::run(Backward<T>{array<const T>("grad", grad, batch * n_out),
+                            array<const T>("x", x, batch * n_in),
+                            array<const T>("values", values, nnz),
+                            array<const Size>("t_indptr", t_indptr, n_in + 1),
+                            array<const std::int32_t>("t_indices", t_indices, nnz),
+                            array<const std::int32_t>("t_perm", t_perm, nnz), optional<T>(dx),
+                            optional<T>(dvalues), batch, n_in, n_out, nnz},
+                threads);
+  });
+}
+
+void pair_products(int itemsize, Address grad, Address x, Address rows, Address columns,
+                   Address products, Size batch, Size n_in, Size n_out, Size count, int threads) {
+  check_layer(batch, n_in, n_out, 0);
+  check_size("count", count);
+  check_range("rows", array<const Size>("rows", rows, count), count, n_out);
+  check_range("columns", array<const Size>("columns", columns, count), count, n_in);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    regrow::run(Pairs<T>{array<const T>("grad", grad, batch * n_out),
+                         array<const T>("x", x, batch * n_in),
+                         optional<const Size>(rows), optional<const Size>(columns),
+                         array<T>("products", products, count), batch, n_in, n_out, count},
+                threads);
+  });
+}
+
+void transpose(Address indptr, Address indices, Size rows, Size columns, Size nnz, Address t_indptr,
+               Address t_indices, Address t_perm) {
+  check_layer(0, columns, rows, nnz);
+  const Size* const starts = array<const Size>("indptr", indptr, rows + 1);
+  if (starts[rows] != nnz)
+    throw std::invalid_argument("indptr[" + std::to_string(rows) + "] must be nnz, " +
+                                std::to_string(nnz) + ", got " + std::to_string(starts[rows]));
+  regrow::transpose(starts, array<const std::int32_t>("indices", indices, nnz), rows, columns,
+                    array<Size>("t_indptr", t_indptr, columns + 1),
+                    array<std::int32_t>("t_indices", t_indices, nnz),
+                    array<std::int32_t>("t_perm", t_perm, nnz));
+}
+
+void scatter(int itemsize, Address values, Address indptr, Address indices, Address dense,
+             Size rows, Size columns, Size nnz, int threads) {
+  check_layer(0, columns, rows, nnz);
+  with_type<std::uint32_t, std::uint64_t>(itemsize, [&](auto zero) {
+    using Word = decltype(zero);
+    regrow::scatter(array<const Word>("values", values, nnz),
+                    array<const Size>("indptr", indptr, rows + 1),
+                    array<const std::int32_t>("indices", indices, nnz), rows, columns,
+                    array<Word>("dense", dense, rows * columns), threads);
+  });
+}
+
+void gather(int itemsize, Address dense, Address indptr, Address indices, Address values, Size rows,
+            Size columns, Size nnz, int threads) {
+  check_layer(0, columns, rows, nnz);
+  with_type<std::uint32_t, std::uint64_t>(itemsize, [&](auto zero) {
+    using Word = decltype(zero);
+    regrow::gather(array<const Word>("dense", dense, rows * columns),
+                   array<const Size>("indptr", indptr, rows + 1),
+                   array<const std::int32_t>("indices", indices, nnz), rows, columns,
+                   array<Word>("values", values, nnz), threads);
+  });
+}
+
+void check_structure(Address indptr, Address indices, Size rows, Size columns, Size nnz) {
+  check_layer(0, columns, rows, nnz);
+  regrow::check_structure(array<const Size>("indptr", indptr, rows + 1),
+                          array<const std::int32_t>("indices", indices, nnz), rows, columns, nnz);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "C++ kernels of regrow: addresses and sizes only, see regrow.kernels.native.";
+  using Unlocked = nb::call_guard<nb::gil_scoped_release>;
+  m.def("linear_forward", &linear_forward, Unlocked());
+  m.def("linear_backward", &linear_backward, Unlocked());
+  m.def("pair_products", &pair_products, Unlocked());
+  m.def("transpose", &transpose, Unlocked());
+  m.def("scatter", &scatter, Unlocked());
+  m.def("gather", &gather, Unlocked());
+  m.def("check_structure", &check_structure, Unlocked());
+  m.def("isa", [] { return std::string(regrow::isa().name); });
+  m.def("use_isa", &regrow::use_isa, "name"_a);
+  m.def("supported_isas", [] {
+    std::vector<std::string> names;
+    for (const regrow::Isa* isa : regrow::supported_isas()) names.emplace_back(isa->name);
+    return names;
+  });
+}

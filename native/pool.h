@@ -1,0 +1,26 @@
+// A small persistent pool of threads, shared by all products of the process.
+#pragma once
+
+#include <cstdint>
+
+namespace regrow {
+
+// Runs `task(context, unit, slot)` for every unit in [0, units) on up to `threads` threads, the
+// caller among them, and returns when all are done.
+//
+// Units are taken from a counter, so an idle or descheduled worker holds nothing up: the caller
+// waits only for units that some worker has begun.  `slot` is in [0, threads) and belongs to one
+// thread for the length of the call.  A second caller at the same time works alone.  Tasks must not
+// throw.  Usable after fork() and until the process exits.
+void run_parallel(std::int64_t units, int threads,
+                  void (*task)(void* context, std::int64_t unit, int slot), void* context);
+
+template <typename F>
+void parallel(std::int64_t units, int threads, F&& body) {
+  run_parallel(
+      units, threads,
+      [](void* context, std::int64_t unit, int slot) { (*static_cast<F*>(context))(unit, slot); },
+      &body);
+}
+
+}  // namespace regrow

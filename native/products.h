@@ -1,0 +1,106 @@
+// The products of a sparse layer, as the instruction-set specific kernels and their driver see them.
+//
+// This header is included by translation units that are compiled for AVX2 or AVX-512.  It must hold
+// plain data only: an inline function here could be emitted with AVX-512 instructions and then be
+// linked in for every processor.
+#pragma once
+
+#include <cstdint>
+
+namespace regrow {
+
+// A batch is worked on in tiles of `width` columns (samples); the last one is `last` wide, padded
+// with zeros.  Tile t starts at sample t * width, and its packed operand at t * width * features.
+struct Tiles {
+  std::int64_t batch;
+  std::int64_t count;
+  std::int32_t width;
+  std::int32_t last;
+};
+
+// Rows [first, last) of the weight, one tile: y = bias + W x.
+template <typename T>
+struct ForwardUnit {
+  const T* packed;  // [n_in, width] of this tile
+  const T* values;
+  const std::int64_t* indptr;
+  const std::int32_t* indices;
+  const T* bias;  // may be null
+  T* y;           // first sample of the tile, row-major
+  std::int64_t n_out;
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
+  std::int32_t samples;
+};
+
+// Columns [first, last) of the weight, all tiles: dx = W^T dy and dW = dy x^T at the connections.
+template <typename T>
+struct BackwardUnit {
+  const T* packed;  // output gradient, tile by tile [n_out, width]
+  const T* x;       // first sample of the first tile, row-major
+  const T* values;
+  const std::int64_t* t_indptr;
+  const std::int32_t* t_indices;
+  const std::int32_t* t_perm;
+  T* dx;       // like x; null if not wanted
+  T* dvalues;  // null if not wanted
+  T* scratch;  // twice the connections of the unit
+  std::int64_t n_in;
+  std::int64_t n_out;
+  std::int64_t first;
+  std::int64_t last;
+  Tiles tiles;
+  bool accumulate;  // add to dvalues, which hold the sums of earlier samples
+};
+
+// Positions [first, last), one tile: products += sum over the samples of grad[row] * x[column].
+template <typename T>
+struct PairsUnit {
+  const T* packed_grad;  // [n_out, width] of this tile
+  const T* packed_x;     // [n_in, width] of this tile
+  const std::int64_t* rows;
+  const std::int64_t* columns;
+  T* products;
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
+};
+
+// Features [first, last) of one tile, turned from row-major into feature-major.
+template <typename T>
+struct PackUnit {
+  const T* source;  // first sample of the tile, row-major
+  T* packed;        // [features, width]
+  std::int64_t features;
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
+  std::int32_t samples;
+};
+
+template <typename T>
+struct Kernels {
+  std::int32_t lanes;           // elements of a vector
+  std::int32_t forward_width;   // widest tile of a forward unit, in vectors
+  std::int32_t backward_width;  // widest tile of a backward or pairs unit, in vectors
+  void (*pack)(const PackUnit<T>&);
+  void (*forward)(const ForwardUnit<T>&);
+  void (*backward)(const BackwardUnit<T>&);
+  void (*pairs)(const PairsUnit<T>&);
+};
+
+struct Isa {
+  const char* name;
+  Kernels<float> single;
+  Kernels<double> wide;
+};
+
+// Tile widths that the kernels know: 1, 2, 4, ... below one vector, then whole vectors.
+extern const Isa isa_portable;
+#if defined(REGROW_X86)
+extern const Isa isa_avx2;
+extern const Isa isa_avx512;
+#endif
+
+}  // namespace regrow

@@ -1,0 +1,263 @@
+"""The products of a sparse layer by the C++ extension: the same functions as `reference`, fast.
+
+CPU tensors of float32 or float64 only.  Dtypes and shapes are checked here, on every call; that the
+indices are in range is not, for `Topology` checks them once (see `check_structure` for arrays of
+unknown origin).  The number of threads is that of torch, and no result depends on it, bit for bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+try:
+    from regrow import _native
+except ImportError as error:
+    _native = None
+    _REASON = f"the C++ extension regrow._native could not be loaded: {error}"
+else:
+    _REASON = ""
+
+_FLOATS = (torch.float32, torch.float64)
+
+
+def available() -> bool:
+    """Whether the C++ extension is there."""
+    return _native is not None
+
+
+def reason() -> str:
+    """Why the extension is not there, in a sentence; empty where it is."""
+    return _REASON
+
+
+def isa() -> str:
+    """Name of the instruction set in use: ``avx512``, ``avx2`` or ``portable``.
+
+    It is the best that the processor has, or what the environment variable ``REGROW_ISA`` names.
+
+    Raises:
+        ValueError: If ``REGROW_ISA`` names one that this processor or build has not.
+    """
+    name: str = _native.isa()
+    return name
+
+
+def linear_forward(
+    x: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    n_out: int,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Multiply a batch by a sparse weight; as `reference.linear_forward`."""
+    batch, n_in = _matrix("x", x)
+    (nnz,), dtype = _vector("values", values), _float("values", values)
+    x = _ready("x", x, dtype, batch, n_in)
+    values = _ready("values", values, dtype, nnz)
+    indptr = _ready("indptr", indptr, torch.int64, n_out + 1)
+    indices = _ready("indices", indices, torch.int32, nnz)
+    if bias is not None:
+        bias = _ready("bias", bias, dtype, n_out)
+    y = torch.empty((batch, n_out), dtype=dtype)
+    _native.linear_forward(
+        y.itemsize,
+        x.data_ptr(),
+        values.data_ptr(),
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        batch,
+        n_in,
+        n_out,
+        nnz,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+def linear_backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    need_x: bool = True,
+    need_values: bool = True,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Differentiate `linear_forward`; as `reference.linear_backward`."""
+    (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
+    (nnz,), dtype = _vector("values", values), _float("values", values)
+    grad = _ready("grad", grad, dtype, batch, n_out)
+    x = _ready("x", x, dtype, batch, n_in)
+    values = _ready("values", values, dtype, nnz)
+    t_indptr = _ready("t_indptr", t_indptr, torch.int64, n_in + 1)
+    t_indices = _ready("t_indices", t_indices, torch.int32, nnz)
+    t_perm = _ready("t_perm", t_perm, torch.int32, nnz)
+    dx = torch.empty_like(x) if need_x else None
+    dvalues = torch.empty_like(values) if need_values else None
+    _native.linear_backward(
+        x.itemsize,
+        grad.data_ptr(),
+        x.data_ptr(),
+        values.data_ptr(),
+        t_indptr.data_ptr(),
+        t_indices.data_ptr(),
+        t_perm.data_ptr(),
+        0 if dx is None else dx.data_ptr(),
+        0 if dvalues is None else dvalues.data_ptr(),
+        batch,
+        n_in,
+        n_out,
+        nnz,
+        torch.get_num_threads(),
+    )
+    return dx, dvalues
+
+
+def transpose(indptr: Tensor, indices: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """List the connections column by column; as `reference.transpose`, in O(nnz)."""
+    n_rows, nnz = _vector("indptr", indptr)[0] - 1, _vector("indices", indices)[0]
+    indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
+    indices = _ready("indices", indices, torch.int32, nnz)
+    t_indptr = torch.empty(n_columns + 1, dtype=torch.int64)
+    t_indices, t_perm = torch.empty_like(indices), torch.empty_like(indices)
+    _native.transpose(
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        n_rows,
+        n_columns,
+        nnz,
+        t_indptr.data_ptr(),
+        t_indices.data_ptr(),
+        t_perm.data_ptr(),
+    )
+    return t_indptr, t_indices, t_perm
+
+
+def scatter(values: Tensor, indptr: Tensor, indices: Tensor, n_columns: int) -> Tensor:
+    """Write the values into a dense tensor that is zero elsewhere; as `reference.scatter`."""
+    n_rows = _vector("indptr", indptr)[0] - 1
+    (nnz,), dtype = _vector("values", values), _float("values", values)
+    values = _ready("values", values, dtype, nnz)
+    indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
+    indices = _ready("indices", indices, torch.int32, nnz)
+    dense = torch.empty((n_rows, n_columns), dtype=dtype)
+    _native.scatter(
+        dense.itemsize,
+        values.data_ptr(),
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        dense.data_ptr(),
+        n_rows,
+        n_columns,
+        nnz,
+        torch.get_num_threads(),
+    )
+    return dense
+
+
+def gather(dense: Tensor, indptr: Tensor, indices: Tensor) -> Tensor:
+    """Read the values at the connections out of a dense tensor; as `reference.gather`."""
+    (n_rows, n_columns), dtype = _matrix("dense", dense), _float("dense", dense)
+    (nnz,) = _vector("indices", indices)
+    dense = _ready("dense", dense, dtype, n_rows, n_columns)
+    indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
+    indices = _ready("indices", indices, torch.int32, nnz)
+    values = torch.empty(nnz, dtype=dtype)
+    _native.gather(
+        dense.itemsize,
+        dense.data_ptr(),
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        values.data_ptr(),
+        n_rows,
+        n_columns,
+        nnz,
+        torch.get_num_threads(),
+    )
+    return values
+
+
+def pair_products(grad: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sum ``grad[b, row] * x[b, column]`` over the batch; as `reference.pair_products`.
+
+    Raises:
+        IndexError: If a row or a column is out of range; these positions come from anywhere.
+    """
+    (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
+    (count,), dtype = _vector("rows", rows), _float("grad", grad)
+    grad = _ready("grad", grad, dtype, batch, n_out)
+    x = _ready("x", x, dtype, batch, n_in)
+    rows = _ready("rows", rows, torch.int64, count)
+    columns = _ready("columns", columns, torch.int64, count)
+    products = torch.empty(count, dtype=dtype)
+    _native.pair_products(
+        products.itemsize,
+        grad.data_ptr(),
+        x.data_ptr(),
+        rows.data_ptr(),
+        columns.data_ptr(),
+        products.data_ptr(),
+        batch,
+        n_in,
+        n_out,
+        count,
+        torch.get_num_threads(),
+    )
+    return products
+
+
+def check_structure(indptr: Tensor, indices: Tensor, n_columns: int) -> None:
+    """Check in O(nnz) that two arrays are the connections of a weight, row by row.
+
+    Args:
+        indptr: First connection of every row, int64 ``[n_rows + 1]``.
+        indices: Column of every connection, int32 ``[nnz]``.
+        n_columns: Number of columns.
+
+    Raises:
+        ValueError: Naming the first bad place, if ``indptr`` does not rise from 0 to nnz, or an
+            index is not in ``[0, n_columns)`` or not above the one before it in its row.
+    """
+    n_rows, nnz = _vector("indptr", indptr)[0] - 1, _vector("indices", indices)[0]
+    indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
+    indices = _ready("indices", indices, torch.int32, nnz)
+    _native.check_structure(indptr.data_ptr(), indices.data_ptr(), n_rows, n_columns, nnz)
+
+
+def _matrix(name: str, tensor: Tensor) -> tuple[int, int]:
+    if tensor.dim() != 2:
+        raise ValueError(f"{name} must have 2 dimensions, got shape {list(tensor.shape)}")
+    rows, columns = tensor.shape
+    return rows, columns
+
+
+def _vector(name: str, tensor: Tensor) -> tuple[int]:
+    if tensor.dim() != 1:
+        raise ValueError(f"{name} must have 1 dimension, got shape {list(tensor.shape)}")
+    return (tensor.shape[0],)
+
+
+def _float(name: str, tensor: Tensor) -> torch.dtype:
+    if tensor.dtype not in _FLOATS:
+        raise TypeError(f"{name} must be float32 or float64, got {_dtype(tensor.dtype)}")
+    return tensor.dtype
+
+
+def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
+    """The tensor itself, or its contiguous copy, if it is what a kernel can read."""
+    if tensor.device.type != "cpu":
+        raise ValueError(f"{name} must be on the CPU, got a tensor on {tensor.device}")
+    if tensor.dtype != dtype:
+        raise TypeError(f"{name} must be {_dtype(dtype)}, got {_dtype(tensor.dtype)}")
+    if tensor.shape != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
+    return tensor.contiguous()
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
