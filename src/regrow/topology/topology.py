@@ -51,7 +51,7 @@ class Topology:
 
     def __init__(self, shape: Sequence[int], positions: Tensor) -> None:
         self._shape = _checked_shape(shape)
-        _check_form(positions)
+        _check_integers("positions", positions)
         ordered = positions.to(torch.int64).sort().values
         self._indptr, self._indices = _compressed(ordered, self._shape)
         self._csc: CSC | None = None
@@ -67,15 +67,18 @@ class Topology:
 
         Raises:
             ValueError: The arrays do not describe distinct connections inside the shape.
+            TypeError: An array is not a one-dimensional tensor of integers.
         """
         shape = _checked_shape(shape)
         rows, columns = shape[0], math.prod(shape[1:])
-        indptr, indices = indptr.to(torch.int64), indices.to(torch.int32)
+        _check_integers("indices", indices)
         if indptr.shape != (rows + 1,):
             raise ValueError(
                 f"indptr of a topology of shape {tuple(shape)} must have {rows + 1} entries, "
                 f"got {tuple(indptr.shape)}"
             )
+        _check_integers("indptr", indptr)
+        indptr = indptr.to(torch.int64)
         lengths = indptr.diff()
         nnz = indices.numel()
         if int(indptr[0]) != 0 or int(indptr[-1]) != nnz or bool((lengths < 0).any()):
@@ -88,6 +91,7 @@ class Topology:
                 f"indices of a topology of shape {tuple(shape)} must be in [0, {columns}), "
                 f"got {int(indices.min())} to {int(indices.max())}"
             )
+        indices = indices.to(torch.int32)
         rises = indices.diff() > 0
         starts = indptr[1:-1]
         starts = starts[(starts > 0) & (starts < nnz)]
@@ -204,7 +208,8 @@ class Topology:
             The new topology with the way from the old order of connections to the new one.
 
         Raises:
-            ValueError: A grown position is kept already, repeated, or outside the shape.
+            ValueError: A grown position is kept already, repeated, or outside the shape, or
+                ``keep`` is of another form.
 
         Example:
             >>> old = Topology((2, 3), torch.tensor([0, 1, 5]))
@@ -214,6 +219,11 @@ class Topology:
             >>> change.carry(torch.tensor([10.0, 11.0, 15.0]), torch.zeros(1))
             tensor([10.,  0., 15.])
         """
+        if keep.dtype != torch.bool or keep.shape != (self.nnz,):
+            raise ValueError(
+                f"keep of a topology must be torch.bool of shape ({self.nnz},), "
+                f"got {keep.dtype} of shape {tuple(keep.shape)}"
+            )
         kept = self.positions[keep]
         grown, order = grown.to(self.device).sort()
         slots = torch.searchsorted(kept, grown).add_(torch.arange(len(grown), device=self.device))
@@ -284,7 +294,15 @@ class Rewiring:
 
         Returns:
             One entry per new connection ``[new nnz]``; those of survivors are bit-equal.
+
+        Raises:
+            ValueError: There is not one start for each grown connection.
         """
+        if start.shape != (self.grown,):
+            raise ValueError(
+                f"start of grown connections must have shape ({self.grown},), "
+                f"got {tuple(start.shape)}"
+            )
         new = old.new_empty(len(self.fresh))
         new[~self.fresh] = old[self.keep]
         new[self.fresh] = start.to(old)[self.order]
@@ -314,15 +332,23 @@ def _checked_shape(shape: Sequence[int]) -> torch.Size:
     return size
 
 
-def _check_form(positions: Tensor) -> None:
-    if positions.dim() != 1 or positions.is_floating_point() or positions.dtype == torch.bool:
+def _check_integers(name: str, entries: Tensor) -> None:
+    if (
+        not isinstance(entries, Tensor)
+        or entries.dim() != 1
+        or entries.dtype == torch.bool
+        or entries.is_floating_point()
+        or entries.is_complex()
+    ):
+        form = type(entries).__name__
+        if isinstance(entries, Tensor):
+            form = f"{entries.dtype} of shape {tuple(entries.shape)}"
         raise TypeError(
-            f"positions of a topology must be a one-dimensional tensor of integers, "
-            f"got {positions.dtype} of shape {tuple(positions.shape)}"
+            f"{name} of a topology must be a one-dimensional tensor of integers, got {form}"
         )
-    if positions.numel() > _INT32_MAX:
+    if entries.numel() > _INT32_MAX:
         raise ValueError(
-            f"positions of a topology must be at most {_INT32_MAX}, got {positions.numel()}"
+            f"{name} of a topology must be at most {_INT32_MAX}, got {entries.numel()}"
         )
 
 
