@@ -1,9 +1,12 @@
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regrow.data import DataError
 from regrow.data.arrays import read_npz
@@ -150,3 +153,17 @@ def test_damaged_archives(file: Path) -> None:
         with pytest.raises(DataError) as error:
             read_npz(file)
         assert str(error.value).startswith(start)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_any_damage_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    file = tmp_path_factory.mktemp("damage") / "toy.npz"
+    np.savez_compressed(file, x=X, y=Y)
+    content = bytearray(file.read_bytes())
+    for position, value in changes:
+        content[position % len(content)] = value
+    file.write_bytes(content)
+    with contextlib.suppress(DataError):
+        read_npz(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -29,7 +30,17 @@ from regrow.data.table import (
 _OTHER = frozenset(
     ("x", "X", "x_train", "X_train", "x_test", "X_test", "feature_names", "classes", "target")
 )
-_DAMAGED = (OSError, EOFError, zlib.error, zipfile.BadZipFile, MemoryError, ValueError)
+_DAMAGED = (  # what zipfile and numpy raise on broken bytes; RuntimeError on false flags
+    OSError,
+    EOFError,
+    zlib.error,
+    zipfile.BadZipFile,
+    struct.error,
+    MemoryError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+)
 
 
 def read_npz(path: Path, target: str | int | None = None) -> Raw:

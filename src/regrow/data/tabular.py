@@ -92,10 +92,11 @@ def read_parquet(path: Path, target: str | int | None = None) -> Raw:
         ImportError: If pandas or pyarrow is not installed.
     """
     pandas = _pandas(path, "pandas")
-    _pandas(path, "pyarrow")
+    arrow = _pandas(path, "pyarrow")
+    damaged = (ValueError, OSError, LookupError, TypeError, RuntimeError, MemoryError)
     try:
         frame = pandas.read_parquet(path, engine="pyarrow")
-    except (ValueError, OSError) as error:
+    except (*damaged, arrow.ArrowException) as error:
         problem = " ".join(str(error).split())
         raise DataError(f"file {path} must be a complete Parquet file: {problem}") from error
     return _raw(pandas, path, frame, target, ())
