@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from regrow.topology.allocation import ALLOCATIONS, share
 
 
 def mlp(*sizes: int) -> dict[str, tuple[int, int]]:
-    return {str(i): (b, a) for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))}
+    return {str(i): (b, a) for i, (a, b) in enumerate(pairwise(sizes))}
 
 
 VECTORS = [

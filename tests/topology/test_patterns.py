@@ -65,7 +65,7 @@ def test_three_samplings_have_their_means() -> None:
     # Bernoulli: binomial(600, 0.4), sd 12; the mean of 200 has standard error 0.85.
     assert abs(counts["bernoulli"].mean() - connections) < 6 * (total * p * (1 - p) / draws) ** 0.5
     assert 8 < counts["bernoulli"].std() < 16
-    # With replacement: 600 * (1 - (1 - 1/600)^240) = 198.0 distinct; sd below sqrt(240 * 0.33 * 0.67)
+    # With replacement: 600 * (1 - (1 - 1/600)^240) distinct, sd below sqrt(240 * 0.33 * 0.67)
     expected = total * (1 - (1 - 1 / total) ** connections)
     assert abs(counts["replacement"].mean() - expected) < 6 * 7.3 / draws**0.5
     assert bool((counts["replacement"] < connections).all())

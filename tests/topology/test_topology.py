@@ -28,27 +28,27 @@ def topologies(draw: st.DrawFn) -> Topology:
 
 
 # [[. a b .], [. . . .], [c . . d]]
-HAND = at(8, 1, 11, 2)
+hand = at(8, 1, 11, 2)
 
 
 def test_hand_made_vectors() -> None:
-    assert HAND.shape == (3, 4)
-    assert HAND.matrix_shape == (3, 4)
-    assert HAND.nnz == 4
-    assert HAND.density == 4 / 12
-    assert HAND.positions.tolist() == [1, 2, 8, 11]
-    assert HAND.positions.dtype == torch.int64
-    assert HAND.rows.tolist() == [0, 0, 2, 2]
-    indptr, indices = HAND.csr()
+    assert hand.shape == (3, 4)
+    assert hand.matrix_shape == (3, 4)
+    assert hand.nnz == 4
+    assert hand.density == 4 / 12
+    assert hand.positions.tolist() == [1, 2, 8, 11]
+    assert hand.positions.dtype == torch.int64
+    assert hand.rows.tolist() == [0, 0, 2, 2]
+    indptr, indices = hand.csr()
     assert (indptr.tolist(), indptr.dtype) == ([0, 2, 2, 4], torch.int64)
     assert (indices.tolist(), indices.dtype) == ([1, 2, 0, 3], torch.int32)
-    t_indptr, t_indices, t_perm = HAND.csc()
+    t_indptr, t_indices, t_perm = hand.csc()
     assert (t_indptr.tolist(), t_indptr.dtype) == ([0, 1, 2, 3, 4], torch.int64)
     assert (t_indices.tolist(), t_indices.dtype) == ([2, 0, 0, 2], torch.int32)
     assert (t_perm.tolist(), t_perm.dtype) == ([2, 0, 1, 3], torch.int32)
-    assert HAND.mask().int().tolist() == [[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
-    assert [degree.tolist() for degree in HAND.degrees()] == [[2, 0, 2], [1, 1, 1, 1]]
-    assert repr(HAND) == "Topology(shape=(3, 4), nnz=4, density=0.3333)"
+    assert hand.mask().int().tolist() == [[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
+    assert [degree.tolist() for degree in hand.degrees()] == [[2, 0, 2], [1, 1, 1, 1]]
+    assert repr(hand) == "Topology(shape=(3, 4), nnz=4, density=0.3333)"
 
 
 def test_axes_after_the_first_are_columns() -> None:
@@ -79,10 +79,10 @@ def test_column_order_is_built_once_and_counted() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_any_integer_positions(dtype: torch.dtype) -> None:
-    assert Topology((3, 4), torch.tensor([8, 1, 11, 2], dtype=dtype)) == HAND
-    indptr, indices = (part.to(dtype) for part in HAND.csr())
+    assert Topology((3, 4), torch.tensor([8, 1, 11, 2], dtype=dtype)) == hand
+    indptr, indices = (part.to(dtype) for part in hand.csr())
     taken = Topology.from_csr((3, 4), indptr, indices)
-    assert taken == HAND
+    assert taken == hand
     assert [part.dtype for part in taken.csr()] == [torch.int64, torch.int32]
 
 
@@ -212,19 +212,19 @@ def test_columns_may_fall_where_a_row_ends() -> None:
 
 def test_rewire_by_hand() -> None:
     keep = torch.tensor([True, False, True, False])
-    change = HAND.rewire(keep, torch.tensor([11, 0, 5]))
+    change = hand.rewire(keep, torch.tensor([11, 0, 5]))
     assert change.topology.positions.tolist() == [0, 1, 5, 8, 11]
     assert change.grown == 3
     carried = change.carry(torch.tensor([1.0, 2.0, 8.0, 11.0]), torch.tensor([-11.0, -0.5, -5.0]))
     assert carried.tolist() == [-0.5, 1.0, -5.0, 8.0, -11.0]
-    assert HAND.positions.tolist() == [1, 2, 8, 11]  # the old one stays as it was
+    assert hand.positions.tolist() == [1, 2, 8, 11]  # the old one stays as it was
 
 
 def test_rewire_may_keep_all_or_none_and_grow_none() -> None:
     none = torch.tensor([], dtype=torch.int64)
-    assert HAND.rewire(torch.ones(4, dtype=torch.bool), none).topology == HAND
-    assert HAND.rewire(torch.zeros(4, dtype=torch.bool), none).topology == at()
-    assert HAND.rewire(torch.zeros(4, dtype=torch.bool), torch.tensor([3])).topology == at(3)
+    assert hand.rewire(torch.ones(4, dtype=torch.bool), none).topology == hand
+    assert hand.rewire(torch.zeros(4, dtype=torch.bool), none).topology == at()
+    assert hand.rewire(torch.zeros(4, dtype=torch.bool), torch.tensor([3])).topology == at(3)
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,14 @@ def test_rewire_may_keep_all_or_none_and_grow_none() -> None:
 )
 def test_bad_growth_is_refused(grown: list[int], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        HAND.rewire(torch.ones(4, dtype=torch.bool), torch.tensor(grown))
+        hand.rewire(torch.ones(4, dtype=torch.bool), torch.tensor(grown))
 
 
 @pytest.mark.parametrize("keep", [torch.ones(3).bool(), torch.ones(5).bool(), torch.ones(4).int()])
 def test_what_is_kept_is_one_truth_value_a_connection(keep: torch.Tensor) -> None:
     sentence = f"keep of a topology must be torch.bool of shape (4,), got {keep.dtype} of shape"
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        HAND.rewire(keep, torch.tensor([3]))
+        hand.rewire(keep, torch.tensor([3]))
 
 
 @given(topologies(), st.data())
@@ -264,7 +264,7 @@ def test_rewire_carries_every_number_to_its_position(topology: Topology, data: s
 
 def test_carry_keeps_the_dtype_and_the_bits() -> None:
     old = torch.tensor([float("nan"), -0.0, 1e-45, float("inf")], dtype=torch.float32)
-    change = HAND.rewire(torch.ones(4, dtype=torch.bool), torch.tensor([0]))
+    change = hand.rewire(torch.ones(4, dtype=torch.bool), torch.tensor([0]))
     carried = change.carry(old, torch.tensor([0.5], dtype=torch.float64))
     assert carried.dtype == torch.float32
     assert torch.equal(carried[1:].view(torch.int32), old.view(torch.int32))
@@ -272,21 +272,21 @@ def test_carry_keeps_the_dtype_and_the_bits() -> None:
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_carry_wants_one_start_for_each_grown_connection(count: int) -> None:
-    change = HAND.rewire(torch.ones(4, dtype=torch.bool), torch.tensor([0]))
+    change = hand.rewire(torch.ones(4, dtype=torch.bool), torch.tensor([0]))
     sentence = f"start of grown connections must have shape (1,), got ({count},)"
     with pytest.raises(ValueError, match=re.escape(sentence)):
         change.carry(torch.zeros(4), torch.zeros(count))
 
 
 def test_equality_is_of_content() -> None:
-    assert HAND == at(1, 2, 8, 11)
-    assert hash(HAND) == hash(at(1, 2, 8, 11))
-    assert HAND != at(1, 2, 8)
-    assert HAND != at(1, 2, 8, 10)
-    assert HAND != at(1, 2, 8, 11, shape=(4, 3))
-    assert HAND != at(1, 2, 8, 11, shape=(3, 2, 2))
-    assert HAND != "a topology"
-    assert len({HAND, at(1, 2, 8, 11), at(0)}) == 2
+    assert hand == at(1, 2, 8, 11)
+    assert hash(hand) == hash(at(1, 2, 8, 11))
+    assert hand != at(1, 2, 8)
+    assert hand != at(1, 2, 8, 10)
+    assert hand != at(1, 2, 8, 11, shape=(4, 3))
+    assert hand != at(1, 2, 8, 11, shape=(3, 2, 2))
+    assert hand != "a topology"
+    assert len({hand, at(1, 2, 8, 11), at(0)}) == 2
 
 
 def test_copies_share_and_pickles_are_equal() -> None:
@@ -303,5 +303,5 @@ def test_copies_share_and_pickles_are_equal() -> None:
 
 
 def test_to_the_device_where_it_is_is_itself() -> None:
-    assert HAND.to("cpu") is HAND
-    assert HAND.device == torch.device("cpu")
+    assert hand.to("cpu") is hand
+    assert hand.device == torch.device("cpu")
