@@ -6,8 +6,10 @@ has no graph break and nothing is traced through a measurement.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from regrow.kernels import capture, dispatch, native, reference
 
+Backward = Callable[..., tuple[Tensor, Tensor]]
+
 COMPUTES = ("auto", "csr", "dense")
 
 _NATIVE_DTYPES = (torch.float32, torch.float64)
@@ -23,13 +27,23 @@ _NATIVE_DTYPES = (torch.float32, torch.float64)
 
 def sparse_kernels(values: Tensor) -> Any:
     """The module whose sparse kernels serve these values: native where it can, else reference."""
-    if values.device.type == "cpu" and values.dtype in _NATIVE_DTYPES and native.available():
-        return native
+    if values.device.type == "cpu" and values.dtype in _NATIVE_DTYPES:
+        if native.available():
+            return native
+        _say_why()
     return reference
 
 
-@torch.library.custom_op("regrow::linear", mutates_args=())
-def linear(
+@cache
+def _say_why() -> None:
+    warnings.warn(
+        f"regrow computes with its slow reference kernels: {native.reason()}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _linear(
     x: Tensor,
     values: Tensor,
     bias: Tensor | None,
@@ -65,8 +79,7 @@ def linear(
     return _csr_forward(x, values, bias, indptr, indices)
 
 
-@torch.library.custom_op("regrow::linear_backward", mutates_args=())
-def linear_backward(
+def _linear_backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
@@ -206,7 +219,6 @@ def _trials(
     return {"csr": csr, "dense": dense}
 
 
-@linear.register_fake
 def _linear_fake(
     x: Tensor,
     values: Tensor,
@@ -222,7 +234,6 @@ def _linear_fake(
     return x.new_empty(x.shape[0], indptr.shape[0] - 1)
 
 
-@linear_backward.register_fake
 def _linear_backward_fake(
     grad: Tensor,
     x: Tensor,
@@ -241,21 +252,22 @@ def _linear_backward_fake(
     return dx, dvalues
 
 
-def _setup_context(
-    ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor
-) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
     x, values, bias, *operands, compute, _ = inputs
-    ctx.save_for_backward(x, values, *operands)  # type: ignore[arg-type]
-    ctx.compute = compute  # type: ignore[attr-defined]
-    ctx.has_bias = bias is not None  # type: ignore[attr-defined]
+    ctx.save_for_backward(x, values, *operands)
+    ctx.compute, ctx.has_bias = compute, bias is not None
 
 
-def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _gradients(ctx, grad, torch.ops.regrow.linear_backward)
+
+
+def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | None, ...]:
     x, values, *operands = ctx.saved_tensors
     need_x, need_values, need_bias = ctx.needs_input_grad[:3]
     dx = dvalues = None
     if need_x or need_values:
-        dx, dvalues = linear_backward(
+        dx, dvalues = backward(
             grad.contiguous(), x, values, *operands, ctx.compute, need_x, need_values
         )
     dbias = grad.sum(0) if need_bias and ctx.has_bias else None
@@ -263,7 +275,44 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[n
     return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
 
 
-linear.register_autograd(_backward, setup_context=_setup_context)
+_registered = torch.library.custom_op("regrow::linear", _linear, mutates_args=())
+_registered.register_fake(_linear_fake)
+_registered.register_autograd(_backward, setup_context=_setup_context)
+_registered_backward = torch.library.custom_op(
+    "regrow::linear_backward", _linear_backward, mutates_args=()
+)
+_registered_backward.register_fake(_linear_backward_fake)
+
+
+class _Eager(torch.autograd.Function):
+    """The same two functions without the dispatcher, whose detour costs small layers dearly."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        _setup_context(ctx, inputs, None)
+        return _linear(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, grads[0], _linear_backward)
+
+
+def linear(*inputs: Any) -> Tensor:
+    """Apply a sparse weight; arguments and result as of the operator ``regrow::linear``.
+
+    Where nothing watches the operators that are called (compiling, tracing, counting FLOPs,
+    function transforms), the operator itself is stepped around.
+    """
+    if torch.compiler.is_compiling() or _watched():
+        return cast(Tensor, torch.ops.regrow.linear(*inputs))
+    return cast(Tensor, _Eager.apply(*inputs))  # type: ignore[no-untyped-call]
+
+
+def _watched() -> bool:
+    # Neither question has a public name; where one cannot be asked, the answer is yes.
+    modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+    transforms = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+    return modes() > 0 or transforms()
 
 
 @register_flop_formula(torch.ops.regrow.linear)
