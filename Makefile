@@ -22,6 +22,7 @@ define install
 	       /Building editable.*started/ { say("building the C++ kernels") } \
 	       /^Installing collected/ { say("installing " NF - 3 " packages") } \
 	       function say(text) { print "    " text; fflush() }'
+@$(BIN)/python -c 'from regrow.kernels import native; print("    kernels:", native.isa() if native.available() else native.reason())'
 endef
 
 .PHONY: help

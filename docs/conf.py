@@ -32,11 +32,12 @@ def options_table() -> str:
     """The options of `regrow train` as a Markdown table."""
     rows = ["| option | default | what it is |", "|---|---|---|"]
     for name, option in option_fields().items():
+        flag = "DATA" if name == "data" else "--" + name.replace("_", "-")
         default = option.default
         if isinstance(default, tuple):
             default = " ".join(map(str, default))
         shown = "" if default in (None, "") else f"`{default}`"
-        rows.append(f"| `--{name}` | {shown} | {option.metadata['help']} |")
+        rows.append(f"| `{flag}` | {shown} | {option.metadata['help']} |")
     return "\n".join(rows)
 
 

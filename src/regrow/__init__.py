@@ -6,12 +6,14 @@ imports neither torch nor any other dependency.
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from regrow import measure
-    from regrow.evolution import Evolution, Method, methods
-    from regrow.layers import SparseLinear, align, densify, sparse_layers, sparsify
+    from regrow.evolution import Evolution, Method
+    from regrow.evolution.methods import methods
+    from regrow.layers import SparseLinear, densify, sparse_layers, sparsify
+    from regrow.layers.align import align
     from regrow.topology import Topology
 
     __version__: str
@@ -45,18 +47,19 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name the first time it is asked for, and keep it (PEP 562)."""
-    value: Any
-    if name == "__version__":
-        value = version("regrow")
-    elif name in _ROOMS:
-        room = import_module(f"regrow.{_ROOMS[name]}")
-        value = room if name == _ROOMS[name] else getattr(room, name)
-    else:
-        raise AttributeError(f"module 'regrow' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers see the imports above, and refuse other names
+
+    def __getattr__(name: str) -> object:
+        """Load a public name the first time it is asked for, and keep it (PEP 562)."""
+        if name == "__version__":
+            value = version("regrow")
+        elif name in _ROOMS:
+            room = import_module(f"regrow.{_ROOMS[name]}")
+            value = room if name == _ROOMS[name] else getattr(room, name)
+        else:
+            raise AttributeError(f"module 'regrow' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
