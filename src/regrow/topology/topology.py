@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regrow.topology.order import column_order
+
 CSR = tuple[Tensor, Tensor]
 CSC = tuple[Tensor, Tensor, Tensor]
 
@@ -163,13 +165,7 @@ class Topology:
             and where its value stands in row order int32 ``[nnz]``.
         """
         if self._csc is None:
-            columns = self.matrix_shape[1]
-            by_column, permutation = torch.sort(self._indices, stable=True)
-            pointers = _pointers(by_column, columns)
-            del by_column
-            permutation = permutation.to(torch.int32)
-            rows = self.rows.to(torch.int32)[permutation]
-            self._csc = (pointers, rows, permutation)
+            self._csc = column_order(self._indptr, self._indices, self.matrix_shape[1])
         return self._csc
 
     def mask(self) -> Tensor:
@@ -311,11 +307,6 @@ class Rewiring:
 
 def _rebuild(shape: tuple[int, ...], indptr: Tensor, indices: Tensor) -> Topology:
     return Topology.from_csr(shape, indptr, indices)
-
-
-def _pointers(sorted_ids: Tensor, count: int) -> Tensor:
-    ids = torch.arange(count + 1, device=sorted_ids.device, dtype=sorted_ids.dtype)
-    return torch.searchsorted(sorted_ids, ids)
 
 
 def _checked_shape(shape: Sequence[int]) -> torch.Size:

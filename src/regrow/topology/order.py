@@ -1,0 +1,51 @@
+"""From row order to column order, in O(connections)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+try:
+    from regrow import _native
+except ImportError:  # not built; `regrow.kernels.native.reason()` tells why
+    _native = None
+
+
+def column_order(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """List the connections of a matrix column by column, rows rising within each.
+
+    Args:
+        indptr: Row pointers, int64 ``[rows + 1]``.
+        indices: Column of each connection, int32 ``[nnz]``.
+        columns: Number of columns.
+
+    Returns:
+        Column pointers int64 ``[columns + 1]``, the row of each connection int32 ``[nnz]``, and
+        where it stands in row order int32 ``[nnz]``.
+
+    Example:
+        >>> indptr, indices = torch.tensor([0, 2, 3]), torch.tensor([0, 2, 0], dtype=torch.int32)
+        >>> [part.tolist() for part in column_order(indptr, indices, 3)]
+        [[0, 2, 2, 3], [0, 1, 0], [0, 2, 1]]
+    """
+    # Made under inference mode, the tensors could not take part in training later.
+    with torch.inference_mode(False):
+        if _native is None or indices.device.type != "cpu":
+            return _sorted(indptr, indices, columns)
+        rows, nnz = indptr.numel() - 1, indices.numel()
+        pointers = torch.empty(columns + 1, dtype=torch.int64)
+        row_of, slot_of = torch.empty_like(indices), torch.empty_like(indices)
+        given = (indptr.data_ptr(), indices.data_ptr(), rows, columns, nnz)
+        made = (pointers.data_ptr(), row_of.data_ptr(), slot_of.data_ptr())
+        _native.transpose(*given, *made)
+        return pointers, row_of, slot_of
+
+
+def _sorted(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    by_column, slot_of = torch.sort(indices, stable=True)
+    ids = torch.arange(columns + 1, device=indices.device, dtype=indices.dtype)
+    pointers = torch.searchsorted(by_column, ids)
+    slot_of = slot_of.to(torch.int32)
+    count = torch.arange(indptr.numel() - 1, device=indices.device, dtype=torch.int32)
+    row_of = torch.repeat_interleave(count, indptr.diff(), output_size=indices.numel())
+    return pointers, row_of[slot_of], slot_of
