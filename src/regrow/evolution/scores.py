@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from regrow.kernels.capture import Captured
-from regrow.kernels.ops import sparse_kernels
 from regrow.layers import SparseLayer
 from regrow.topology import Topology
 
@@ -98,13 +97,10 @@ class Site:
         """
         total = None
         for x, grad in self.captured:
-            dtype = self.layer.values.dtype
-            x, grad = x.to(dtype), grad.to(dtype)
             if candidates.block is not None:
-                part = (grad[:, candidates.block].t() @ x).reshape(-1)
+                part = self.layer.gradient_block(x, grad, candidates.block).reshape(-1)
             else:
-                pairs = sparse_kernels(grad).pair_products
-                part = pairs(grad, x, candidates.rows, candidates.columns)
+                part = self.layer.gradient_pairs(x, grad, candidates.rows, candidates.columns)
             total = part if total is None else total.add_(part)
         if total is None:
             raise RuntimeError(

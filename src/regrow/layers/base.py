@@ -105,6 +105,33 @@ class SparseLayer(nn.Module):
         bound = 1 / math.sqrt(max(1.0, self.fan_in))
         return uniform(count, bound, self.values, generator)
 
+    def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
+        """Gradient of whole rows of the weight, positions without a value included.
+
+        Args:
+            x: Input of one forward pass, as the layer's operator saw it.
+            grad: Gradient of its output, likewise.
+            rows: Which rows.
+
+        Returns:
+            ``[rows, columns]`` in the dtype of the values.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no gradient by rows")
+
+    def gradient_pairs(self, x: Tensor, grad: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Gradient of the weight at single positions; arguments as of ``gradient_block``.
+
+        Args:
+            x: Input of one forward pass.
+            grad: Gradient of its output.
+            rows: Row of each position, int64 ``[k]``.
+            columns: Column of each position, int64 ``[k]``.
+
+        Returns:
+            ``[k]`` in the dtype of the values.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no gradient by positions")
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLayer:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.topology = self.topology.to(self.values.device)

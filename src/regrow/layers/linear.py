@@ -122,6 +122,17 @@ class SparseLinear(SparseLayer):
         )
         return y.view(*x.shape[:-1], self.out_features)
 
+    def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
+        """Gradient of rows of the weight from input ``[batch, in]`` and gradient ``[batch, out]``."""
+        dtype = self.values.dtype
+        return grad[:, rows].to(dtype).t() @ x.to(dtype)
+
+    def gradient_pairs(self, x: Tensor, grad: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Gradient of the weight at single positions: a sampled product."""
+        grad, x = grad.to(self.values.dtype), x.to(self.values.dtype)
+        products: Tensor = ops.sparse_kernels(grad).pair_products(grad, x, rows, columns)
+        return products
+
     def extra_repr(self) -> str:
         """Sizes, density and compute."""
         return (
