@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from regrow.kernels.ops import COMPUTES
 from regrow.topology import Topology
 
 
-class SparseLayer(nn.Module):
+class SparseLayer(nn.Module, ABC):
     """A layer with one sparse weight: ``values`` ``[nnz]`` at the positions of ``topology``.
 
     The values are an ordinary strided parameter, so optimisers, deep copies, pickling, averaging
@@ -105,6 +106,7 @@ class SparseLayer(nn.Module):
         bound = 1 / math.sqrt(max(1.0, self.fan_in))
         return uniform(count, bound, self.values, generator)
 
+    @abstractmethod
     def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
         """Gradient of whole rows of the weight, positions without a value included.
 
@@ -116,8 +118,8 @@ class SparseLayer(nn.Module):
         Returns:
             ``[rows, columns]`` in the dtype of the values.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no gradient by rows")
 
+    @abstractmethod
     def gradient_pairs(self, x: Tensor, grad: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Gradient of the weight at single positions; arguments as of ``gradient_block``.
 
@@ -130,7 +132,6 @@ class SparseLayer(nn.Module):
         Returns:
             ``[k]`` in the dtype of the values.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no gradient by positions")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLayer:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -123,7 +123,7 @@ class SparseLinear(SparseLayer):
         return y.view(*x.shape[:-1], self.out_features)
 
     def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
-        """Gradient of rows of the weight from input ``[batch, in]`` and gradient ``[batch, out]``."""
+        """Gradient of rows, from input ``[batch, in]`` and output gradient ``[batch, out]``."""
         dtype = self.values.dtype
         return grad[:, rows].to(dtype).t() @ x.to(dtype)
 
