@@ -14,7 +14,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from regrow.training.errors import DivergedError, OptionError, Stopped
+from regrow.training.errors import OptionError, Stopped
 from regrow.training.options import TrainOptions, option_fields
 
 BAD_INPUT = 2
@@ -64,6 +64,7 @@ class _Parser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -91,11 +92,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (ValueError, OSError, ImportError, ArithmeticError) as error:
-        if os.environ.get("REGROW_DEBUG") == "1":
+    except (ValueError, OSError, ImportError) as error:
+        if _debugging():
             raise
         print(f"regrow: {_message(error)}", file=sys.stderr)
-        return 1 if isinstance(error, DivergedError) else BAD_INPUT
+        return BAD_INPUT
+    except Exception as error:
+        if _debugging():
+            raise
+        print(
+            f"regrow: internal error ({type(error).__name__}: {_message(error)}); "
+            f"REGROW_DEBUG=1 shows where, please report it",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _debugging() -> bool:
+    return os.environ.get("REGROW_DEBUG") == "1"
 
 
 def build_parser() -> ArgumentParser:
@@ -149,7 +163,7 @@ def _train_parser() -> ArgumentParser:
     files = groups["machine"]
     files.add_argument("--resume", type=str | None, metavar="RUN", help="continue a stopped run")
     files.add_argument("--quiet", action="store_true", help="show no progress")
-    files.add_argument(
+    parser.add_argument(
         "--config",
         action="config",
         metavar="FILE",

@@ -30,8 +30,8 @@ def differences(first: Path, second: Path) -> list[str]:
     names = [_files(run_dir) for run_dir in (first, second)]
     found = [f"only one run has {name}" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
-        contents = [_read(run_dir / name) for run_dir in (first, second)]
-        found += [f"{name}: {place} differs" for place in _unequal(*contents, "")]
+        a, b = _read(first / name), _read(second / name)
+        found += [f"{name}: {place} differs" for place in _unequal(a, b, "")]
     return found
 
 

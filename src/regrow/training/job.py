@@ -6,8 +6,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from regrow.data import Dataset
 from regrow.training.checkpoint import load_checkpoint, save_checkpoint, write_state
 from regrow.training.errors import DivergedError, Stopped
@@ -180,8 +178,6 @@ def is_done(folder: Path) -> bool:
 
 
 def epochs_done(folder: Path) -> int:
-    """Epochs that the checkpoint of a folder holds."""
-    path = folder / "last.pt"
-    if not path.exists():
-        return 0
-    return int(torch.load(path, weights_only=True)["epoch"])
+    """Epochs that the newest intact checkpoint of a folder holds."""
+    state = load_checkpoint(folder)
+    return 0 if state is None else int(state["epoch"])

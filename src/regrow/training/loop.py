@@ -163,7 +163,6 @@ class Trainer:
             DivergedError: The loss is not finite.
         """
         self.model.eval()
-        outputs = []
         with torch.inference_mode():
             outputs = [self.model(part) for part in x.split(_EVALUATION_BATCH)]
             score = score_of(torch.cat(outputs), y, self.dataset.task)

@@ -1,0 +1,103 @@
+"""The loop: its data order, its scores, the parts of a method that it decides."""
+
+import pytest
+import torch
+
+from regrow.data import load
+from regrow.evolution.schedules import Cosine
+from regrow.training import DivergedError, TrainOptions
+from regrow.training.history import snapshot_epochs
+from regrow.training.loop import Job, Score, Trainer, data_order, method_parts, score_of
+from regrow.training.optimizers import GRIDS, make_optimizer
+from regrow.training.options import option_fields
+
+
+def trainer(arm: str = "set", **changes: object) -> Trainer:
+    options = TrainOptions(hidden=(8,), batch_size=50, **changes)  # type: ignore[arg-type]
+    dataset = load("digits", limit_train=200, limit_test=20)
+    chosen = {"compute": "csr", "reason": "", "milliseconds": {}}
+    decisions = {} if arm == "dense" else {"hidden1": chosen, "output": chosen}
+    return Trainer(options, dataset, Job(arm, 0, 0.05, 2, decisions))
+
+
+def test_order_is_decided_by_seed_and_epoch() -> None:
+    torch.rand(3)
+    assert torch.equal(data_order(50, 1, 2), data_order(50, 1, 2))
+    assert sorted(data_order(50, 1, 2).tolist()) == list(range(50))
+    assert not torch.equal(data_order(50, 1, 2), data_order(50, 2, 1))
+
+
+def test_an_epoch_sees_every_sample_once() -> None:
+    seen: list[int] = []
+    one = trainer()
+    tally = one.train_epoch(lambda inner, loss: seen.append(inner.tally.samples))
+    assert seen == [50, 100, 150, 180]
+    assert (tally.samples, tally.batches, one.steps, one.epoch) == (180, 4, 4, 1)
+    assert one.tally.samples == 0
+
+
+def test_accuracy_and_loss() -> None:
+    output = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
+    score = score_of(output, torch.tensor([0, 1, 1, 1]), "classification")
+    assert score.score == 0.75
+    assert score.loss == pytest.approx(0.9908, abs=1e-4)
+
+
+def test_r2() -> None:
+    y = torch.tensor([1.0, 2.0, 3.0])
+    assert score_of(y[:, None], y, "regression") == Score(0.0, 1.0)
+    assert score_of(torch.full((3, 1), 2.0), y, "regression").score == 0.0
+    same = torch.ones(3)
+    assert score_of(torch.ones(3, 1), same, "regression").score == 1.0
+    assert score_of(torch.zeros(3, 1), same, "regression").score == 0.0
+
+
+def test_better_than() -> None:
+    assert Score(1.0, 0.5).better_than(None)
+    assert Score(0.9, 0.5).better_than(Score(1.0, 0.5))
+    assert not Score(0.1, 0.5).better_than(Score(1.0, 0.6))
+    assert not Score(1.0, 0.5).better_than(Score(1.0, 0.5))
+
+
+def test_divergence_names_epoch_and_rate() -> None:
+    one = trainer()
+    with torch.no_grad():
+        one.model.hidden1.values.fill_(float("nan"))
+    with pytest.raises(DivergedError) as caught:
+        one.train_epoch(lambda inner, loss: None)
+    assert str(caught.value) == "training of set diverged in epoch 1 at learning rate 0.05"
+
+
+def test_parts_of_a_method() -> None:
+    assert method_parts(TrainOptions(), "static", 100) == {}
+    assert method_parts(TrainOptions(), "set", 100) == {"until": 99}
+    options = TrainOptions(fraction=0.5, every=7)
+    assert method_parts(options, "set", 100) == {"until": 99, "every": 7, "fraction": 0.5}
+    expected = {"until": 75, "every": 7, "fraction": Cosine(0.5)}
+    assert method_parts(options, "rigl", 100) == expected
+
+
+def test_evolution_counts_steps_of_the_optimizer() -> None:
+    one = trainer("rigl", every=2)
+    tally = one.train_epoch(lambda inner, loss: None)
+    assert tally.dropped == tally.grown > 0
+    assert trainer("dense").evolution is None
+
+
+@pytest.mark.parametrize("name", sorted(GRIDS))
+def test_optimizers_have_rate_decay_and_grid(name: str) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = make_optimizer(model, TrainOptions(optimizer=name, weight_decay=0.01), 0.02)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.01)
+    assert type(optimizer).__name__.lower() == name
+    assert list(GRIDS[name]) == sorted(GRIDS[name], reverse=True)
+    assert name in option_fields()["optimizer"].metadata["must"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 8, 50, 1000])
+def test_snapshots_are_few_and_have_both_ends(epochs: int) -> None:
+    found = snapshot_epochs(epochs)
+    assert found[0] == 0
+    assert found[-1] == epochs
+    assert len(found) == len(set(found)) == min(8, epochs + 1)
