@@ -50,8 +50,7 @@ def align(target: nn.Module, source: nn.Module) -> bool:
 def _follow(follower: SparseLayer, leader: SparseLayer) -> None:
     old = follower.topology.positions
     new = leader.topology.positions.to(old.device)
-    slot = torch.searchsorted(old, new).clamp_(max=old.numel() - 1)
-    shared = old[slot] == new
-    source = leader.values.detach().to(follower.values)
-    values = torch.where(shared, follower.values.detach()[slot], source)
+    values = leader.values.detach().to(follower.values, copy=True)
+    shared = torch.isin(new, old)
+    values[shared] = follower.values.detach()[torch.searchsorted(old, new[shared])]
     follower.set_topology(leader.topology, values)

@@ -160,18 +160,22 @@ class SparseLayer(nn.Module, ABC):
         if values is not None and all(tensor is not None for tensor in saved):
             try:
                 self._take_topology(saved[0], saved[1], values)  # type: ignore[arg-type]
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 error_msgs.append(f"{prefix.removesuffix('.') or 'the layer'}: {error}")
                 return
-        else:
-            missing_keys.extend(n for n, t in zip(names, saved, strict=True) if t is None)
         rest = {key: value for key, value in state_dict.items() if key not in names}
+        missing = [name for name, tensor in zip(names, saved, strict=True) if tensor is None]
+        missing_keys.extend(missing)
+        if missing:
+            # Values mean nothing without their places: leave those of the layer alone.
+            rest[prefix + "values"] = self.values.detach()
         super()._load_from_state_dict(
             rest, prefix, dict(local_metadata), strict, missing_keys, unexpected_keys, error_msgs
         )
 
     def _take_topology(self, indptr: Tensor, indices: Tensor, values: Tensor) -> None:
-        topology = Topology.from_csr(self.topology.shape, indptr, indices)
+        # The arrays are the caller's; a topology never changes.
+        topology = Topology.from_csr(self.topology.shape, indptr.clone(), indices.clone())
         if values.shape != (topology.nnz,):
             raise ValueError(f"values must have shape ({topology.nnz},), got {tuple(values.shape)}")
         if topology.nnz != self.topology.nnz:

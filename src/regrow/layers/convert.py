@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from regrow.layers.base import SparseLayer
-from regrow.layers.linear import SparseLinear
+from regrow.layers.conversion import CONVERSIONS, DENSIFIERS, Start, StartValues
 from regrow.topology import allocate, random_topology
 
 Model = TypeVar("Model", bound=nn.Module)
-StartValues = Literal["rescale", "keep", "init"]
 
 
 def sparsify(
@@ -30,7 +29,7 @@ def sparsify(
     compute: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Model:
-    """Replace the linear layers of a model by sparse ones, in place.
+    """Replace the layers of a model by sparse ones, in place.
 
     Normalisation layers and biases stay as they are. A layer to which the allocation gives every
     connection stays an ordinary dense one. Call it before the optimiser is made.
@@ -51,7 +50,7 @@ def sparsify(
         generator: CPU generator; torch's default one if None.
 
     Returns:
-        The model (a new layer if the model itself is one linear layer).
+        The model (a new layer if the model itself is the layer to replace).
 
     Raises:
         ValueError: Nothing to replace, a glob that meets nothing, a layer that is sparse already,
@@ -68,29 +67,28 @@ def sparsify(
     """
     if values not in ("rescale", "keep", "init"):
         raise ValueError(f"values of sparsify must be rescale, keep or init, got {values!r}")
+    start = Start(values, compute, generator)
     chosen = _chosen(model, include, exclude)
-    shapes = {path: tuple(layer.weight.shape) for path, layer in chosen.items()}
+    shapes = {
+        weight: shape
+        for path, module in chosen.items()
+        for weight, shape in _weights(path, module).items()
+    }
     counts = allocate(shapes, density=density, epsilon=epsilon, allocation=allocation)
-    for path, layer in chosen.items():
-        if counts[path] == math.prod(shapes[path]):
-            continue
-        topology = random_topology(shapes[path], counts[path], generator=generator)
-        sparse = SparseLinear(
-            layer.in_features,
-            layer.out_features,
-            layer.bias is not None,
-            topology=topology,
-            compute=compute,
-            generator=generator,
-            device=layer.weight.device,
-            dtype=layer.weight.dtype,
-        )
-        if values != "init":
-            kept = layer.weight.detach().reshape(-1)[sparse.topology.positions]
-            scale = math.sqrt(topology.density) if values == "rescale" else 1.0
-            _copy(sparse, kept / scale, layer.bias)
-        sparse.train(layer.training)
-        model = _replaced(model, path, sparse)
+    topologies = {
+        weight: random_topology(shapes[weight], count, generator=generator)
+        for weight, count in counts.items()
+        if count < math.prod(shapes[weight])
+    }
+    for path, module in chosen.items():
+        own = {
+            name: topologies[_join(path, name)]
+            for name in CONVERSIONS[type(module)].shapes(module)
+            if _join(path, name) in topologies
+        }
+        if own:
+            sparse = CONVERSIONS[type(module)].sparse(module, own, start)
+            model = _replaced(model, path, sparse.train(module.training))
     return model
 
 
@@ -104,57 +102,55 @@ def densify(model: Model) -> Model:
         The model (a new layer if the model itself is one sparse layer).
 
     Example:
-        >>> layer = SparseLinear(8, 4, density=0.5)
+        >>> import regrow
+        >>> layer = regrow.SparseLinear(8, 4, density=0.5)
         >>> dense, x = densify(nn.Sequential(layer)), torch.ones(2, 8)
         >>> type(dense[0]).__name__, torch.allclose(dense(x), layer(x), atol=1e-6)
         ('Linear', True)
     """
     for path, layer in list(model.named_modules()):
-        if not isinstance(layer, SparseLinear):
-            continue
-        dense = nn.Linear(
-            layer.in_features,
-            layer.out_features,
-            layer.bias is not None,
-            device=layer.values.device,
-            dtype=layer.values.dtype,
-        )
-        with torch.no_grad():
-            dense.weight.copy_(layer.weight)
-            if layer.bias is not None:
-                dense.bias.copy_(layer.bias)
-        dense.train(layer.training)
-        model = _replaced(model, path, dense)
+        if type(layer) in DENSIFIERS:
+            dense = DENSIFIERS[type(layer)].dense(layer)
+            model = _replaced(model, path, dense.train(layer.training))
     return model
+
+
+def _weights(path: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
+    shapes = CONVERSIONS[type(module)].shapes(module)
+    return {_join(path, name): shape for name, shape in shapes.items()}
+
+
+def _join(path: str, name: str) -> str:
+    return ".".join(part for part in (path, name) if part)
 
 
 def _chosen(
     model: nn.Module, include: Sequence[str], exclude: Sequence[str]
-) -> dict[str, nn.Linear]:
+) -> dict[str, nn.Module]:
     modules = list(model.named_modules(remove_duplicate=False))
     for path, module in modules:
         if isinstance(module, SparseLayer):
             raise ValueError(f"layer {path or 'given'} is sparse already; densify the model first")
-    linear = {path: m for path, m in modules if type(m) is nn.Linear}
+    known = {path: m for path, m in modules if type(m) in CONVERSIONS}
     for glob in (*include, *exclude):
-        if not any(fnmatchcase(path, glob) for path in linear):
+        if not any(fnmatchcase(path, glob) for path in known):
             raise ValueError(
-                f"path glob {glob!r} meets no linear layer; the model has "
-                f"{', '.join(linear) or 'none'}"
+                f"path glob {glob!r} meets no layer that can be sparse; the model has "
+                f"{', '.join(known) or 'none'}"
             )
     chosen = {
         path: layer
-        for path, layer in linear.items()
+        for path, layer in known.items()
         if any(fnmatchcase(path, glob) for glob in include)
         and not any(fnmatchcase(path, glob) for glob in exclude)
     }
     if not chosen:
-        raise ValueError("there is no linear layer to make sparse: all are excluded")
+        raise ValueError("there is no layer to make sparse: all are excluded")
     _refuse_shared(model, chosen)
     return chosen
 
 
-def _refuse_shared(model: nn.Module, chosen: dict[str, nn.Linear]) -> None:
+def _refuse_shared(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
     owners: dict[int, str] = {}
     for path, parameter in model.named_parameters(remove_duplicate=False):
         first = owners.setdefault(id(parameter), path)
@@ -163,13 +159,6 @@ def _refuse_shared(model: nn.Module, chosen: dict[str, nn.Linear]) -> None:
             raise ValueError(
                 f"parameter {path} is tied to {first}; exclude both layers from sparsify"
             )
-
-
-def _copy(sparse: SparseLinear, values: Tensor, bias: Tensor | None) -> None:
-    with torch.no_grad():
-        sparse.values.copy_(values)
-        if bias is not None and sparse.bias is not None:
-            sparse.bias.copy_(bias)
 
 
 def _replaced(model: Model, path: str, layer: nn.Module) -> Model:

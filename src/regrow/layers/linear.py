@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from regrow.kernels import ops
 from regrow.layers.base import SparseLayer, uniform
+from regrow.layers.conversion import Start, register
 from regrow.topology import Topology, random_topology
 from regrow.topology.allocation import check_density
 
@@ -100,15 +102,17 @@ class SparseLinear(SparseLayer):
 
         Raises:
             ValueError: The last axis of the input is not ``in_features``.
-            TypeError: Input and values differ in dtype outside autocast.
+            TypeError: Input and values differ in dtype, and autocast does not lower the input.
         """
-        if x.shape[-1] != self.in_features:
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(
                 f"input of SparseLinear must have {self.in_features} features in its last axis, "
                 f"got shape {tuple(x.shape)}"
             )
         device = x.device.type
-        if torch.is_autocast_enabled(device):
+        # As torch's own: autocast lowers floating inputs, but not double precision.
+        lowered = x.is_floating_point() and x.dtype != torch.float64
+        if lowered and torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))
         elif x.dtype != self.values.dtype:
             raise TypeError(
@@ -140,3 +144,46 @@ class SparseLinear(SparseLayer):
             f"connections={self.topology.nnz}, bias={self.bias is not None}, "
             f"compute={self.compute}"
         )
+
+
+class _LinearConversion:
+    def shapes(self, module: nn.Linear) -> dict[str, tuple[int, ...]]:
+        return {"": tuple(module.weight.shape)}
+
+    def sparse(
+        self, module: nn.Linear, topologies: Mapping[str, Topology], start: Start
+    ) -> SparseLinear:
+        layer = SparseLinear(
+            module.in_features,
+            module.out_features,
+            module.bias is not None,
+            topology=topologies[""],
+            compute=start.compute,
+            generator=start.generator,
+            device=module.weight.device,
+            dtype=module.weight.dtype,
+        )
+        kept = start.kept(module.weight, topologies[""])
+        if kept is not None:
+            with torch.no_grad():
+                layer.values.copy_(kept)
+                if module.bias is not None:
+                    layer.bias.copy_(module.bias)
+        return layer
+
+    def dense(self, layer: SparseLinear) -> nn.Linear:
+        dense = nn.Linear(
+            layer.in_features,
+            layer.out_features,
+            layer.bias is not None,
+            device=layer.values.device,
+            dtype=layer.values.dtype,
+        )
+        with torch.no_grad():
+            dense.weight.copy_(layer.weight)
+            if layer.bias is not None:
+                dense.bias.copy_(layer.bias)
+        return dense
+
+
+register(nn.Linear, SparseLinear, _LinearConversion())
