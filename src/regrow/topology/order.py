@@ -28,6 +28,12 @@ def column_order(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor,
         >>> [part.tolist() for part in column_order(indptr, indices, 3)]
         [[0, 2, 2, 3], [0, 1, 0], [0, 2, 1]]
     """
+    if torch.compiler.is_compiling():
+        return torch.ops.regrow.column_order(indptr, indices, columns)  # type: ignore[no-any-return]
+    return _ordered(indptr, indices, columns)
+
+
+def _ordered(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
     # Made under inference mode, the tensors could not take part in training later.
     with torch.inference_mode(False):
         if _native is None or indices.device.type != "cpu":
@@ -49,3 +55,11 @@ def _sorted(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tens
     count = torch.arange(indptr.numel() - 1, device=indices.device, dtype=torch.int32)
     row_of = torch.repeat_interleave(count, indptr.diff(), output_size=indices.numel())
     return pointers, row_of[slot_of], slot_of
+
+
+def _fake(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    return indptr.new_empty(columns + 1), torch.empty_like(indices), torch.empty_like(indices)
+
+
+# A compiler cannot look through pointers, so for it the whole is one operator.
+torch.library.custom_op("regrow::column_order", _ordered, mutates_args=()).register_fake(_fake)
