@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
@@ -293,6 +294,7 @@ class _Eager(torch.autograd.Function):
         return _linear(*inputs)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return _gradients(ctx, grads[0], _linear_backward)
 
