@@ -6,7 +6,7 @@ imports neither torch nor any other dependency.
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regrow import measure
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from regrow.topology import Topology
 
     __version__: str
+    _native: Any  # the C++ extension, where it could be built
 
 __all__ = [
     "Evolution",
