@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -41,6 +41,29 @@ FONT = 8.5
 """Points; a picture is shown about 1.5 times its size."""
 
 _STEPS = (1, 2, 5, 10)
+_KNOWN_ARMS = {"set": "blue", "static": "orange", "rigl": "purple", "dense": "grey"}
+_FREE_COLOURS = ("green", "ochre", "teal", "red", "purple", "orange", "blue")
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """Give each arm of a comparison its colour, the same in every picture of every run.
+
+    Known arms keep theirs (`set` blue, `static` orange, `rigl` purple, `dense` grey), others take
+    the free ones in order; when none is left an arm becomes `faint`.
+
+    Args:
+        arms: Names of the arms, the most important first.
+
+    Returns:
+        Arm name to colour name, a key of `COLOURS`.
+
+    Example:
+        >>> arm_colours(["set", "mine", "dense"])
+        {'set': 'blue', 'mine': 'green', 'dense': 'grey'}
+    """
+    taken = {_KNOWN_ARMS[arm] for arm in arms if arm in _KNOWN_ARMS}
+    free = iter([colour for colour in _FREE_COLOURS if colour not in taken])
+    return {arm: _KNOWN_ARMS.get(arm) or next(free, "faint") for arm in arms}
 
 
 @contextmanager

@@ -120,8 +120,8 @@ def layer_pictures(training: Training, path: str, colour: str) -> list[Picture]:
     arrays = training.arrays
     found = []
     for kind, title, whose in (
-        ("out", "Out-degree", "inputs of the layer, by their connections"),
-        ("in", "In-degree", "neurons of the layer, by their connections"),
+        ("out", "Out-degree", "inputs · outline: start, filled: end"),
+        ("in", "In-degree", "neurons · outline: start, filled: end"),
     ):
         start, end = arrays.get(f"{path}/start_{kind}"), arrays.get(f"{path}/end_{kind}")
         if start is None or end is None or not end.size:
@@ -132,7 +132,7 @@ def layer_pictures(training: Training, path: str, colour: str) -> list[Picture]:
     values = arrays.get(f"{path}/values")
     if values is not None and values.size:
         figure = pictures.histogram(
-            values, title="Values at the end", subtitle="connections, by their value", colour=colour
+            values, title="Values at the end", subtitle="connections, by value", colour=colour
         )
         finite = values[np.isfinite(values)]
         reach = float(np.abs(finite).max()) if finite.size else math.nan
