@@ -108,10 +108,12 @@ def densify(model: Model) -> Model:
         >>> type(dense[0]).__name__, torch.allclose(dense(x), layer(x), atol=1e-6)
         ('Linear', True)
     """
-    for path, layer in list(model.named_modules()):
+    done: dict[nn.Module, nn.Module] = {}
+    for path, layer in list(model.named_modules(remove_duplicate=False)):
         if type(layer) in DENSIFIERS:
-            dense = DENSIFIERS[type(layer)].dense(layer)
-            model = _replaced(model, path, dense.train(layer.training))
+            if layer not in done:
+                done[layer] = DENSIFIERS[type(layer)].dense(layer).train(layer.training)
+            model = _replaced(model, path, done[layer])
     return model
 
 

@@ -169,6 +169,8 @@ class _LinearConversion:
                 layer.values.copy_(kept)
                 if module.bias is not None:
                     layer.bias.copy_(module.bias)
+        layer.values.requires_grad_(module.weight.requires_grad)
+        _freeze_bias_as(module, layer)
         return layer
 
     def dense(self, layer: SparseLinear) -> nn.Linear:
@@ -183,7 +185,14 @@ class _LinearConversion:
             dense.weight.copy_(layer.weight)
             if layer.bias is not None:
                 dense.bias.copy_(layer.bias)
+        dense.weight.requires_grad_(layer.values.requires_grad)
+        _freeze_bias_as(layer, dense)
         return dense
+
+
+def _freeze_bias_as(old: nn.Linear | SparseLinear, new: nn.Linear | SparseLinear) -> None:
+    if old.bias is not None and new.bias is not None:
+        new.bias.requires_grad_(old.bias.requires_grad)
 
 
 register(nn.Linear, SparseLinear, _LinearConversion())

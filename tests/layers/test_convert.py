@@ -1,0 +1,247 @@
+"""sparsify and densify: what is replaced, with which values, and what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import regrow
+from regrow import SparseLinear, densify, sparsify
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.LayerNorm(30), nn.Linear(30, 5))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16, bias=False))
+        self.norm = nn.BatchNorm1d(16)
+        self.head = nn.Linear(16, 4)
+
+
+def test_linear_layers_are_replaced_in_place() -> None:
+    model = mlp()
+    norm = model[2]
+    assert sparsify(model, 0.1, generator=seeded()) is model
+    assert [type(m).__name__ for m in model] == [
+        "SparseLinear",
+        "ReLU",
+        "LayerNorm",
+        "SparseLinear",
+    ]
+    assert model[2] is norm
+    assert sum(m.topology.nnz for m in regrow.sparse_layers(model).values()) == 75
+    assert model(torch.ones(3, 20)).shape == (3, 5)
+
+
+def test_epsilon_and_uniform_reach_the_allocation() -> None:
+    model = sparsify(mlp(), epsilon=2, generator=seeded())
+    assert [m.topology.nnz for m in regrow.sparse_layers(model).values()] == [100, 70]
+    model = sparsify(mlp(), 0.2, allocation="uniform", generator=seeded())
+    assert [m.topology.nnz for m in regrow.sparse_layers(model).values()] == [120, 30]
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "paths"),
+    [
+        (("*",), (), ["encoder.0", "encoder.2", "head"]),
+        (("encoder.*",), (), ["encoder.0", "encoder.2"]),
+        (("*",), ("head",), ["encoder.0", "encoder.2"]),
+        (("*.[02]", "head"), ("encoder.0",), ["encoder.2", "head"]),
+        (["head"], [], ["head"]),
+    ],
+)
+def test_globs_choose(include: tuple, exclude: tuple, paths: list[str]) -> None:
+    model = sparsify(Net(), 0.3, include=include, exclude=exclude)
+    assert list(regrow.sparse_layers(model)) == paths
+    assert isinstance(model.norm, nn.BatchNorm1d)
+
+
+def test_a_layer_that_is_given_every_connection_stays_dense() -> None:
+    model = sparsify(mlp(), epsilon=5)
+    assert list(regrow.sparse_layers(model)) == ["0"]  # 5 * (30 + 5) exceeds the 150 of the last
+    assert list(regrow.sparse_layers(sparsify(mlp(), 1.0))) == []
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_model_may_be_one_layer(bias: bool) -> None:
+    layer = sparsify(nn.Linear(20, 30, bias=bias), 0.1)
+    assert isinstance(layer, SparseLinear)
+    assert (layer.bias is not None) == bias
+    dense = densify(layer)
+    assert type(dense) is nn.Linear
+    assert torch.equal(dense.weight, layer.weight)
+
+
+@pytest.mark.parametrize("values", ["rescale", "keep"])
+def test_values_are_taken_from_the_dense_layer(values: str) -> None:
+    dense = mlp()
+    weights = [dense[0].weight.detach().clone(), dense[3].weight.detach().clone()]
+    biases = [dense[0].bias.detach().clone(), dense[3].bias.detach().clone()]
+    model = sparsify(dense, 0.2, values=values)
+    for layer, weight, bias in zip(
+        regrow.sparse_layers(model).values(), weights, biases, strict=True
+    ):
+        scale = layer.density**0.5 if values == "rescale" else 1.0
+        kept = weight.reshape(-1)[layer.topology.positions] / scale
+        torch.testing.assert_close(layer.values.detach(), kept)
+        assert torch.equal(layer.bias, bias)
+
+
+def test_values_may_be_drawn_anew() -> None:
+    dense = nn.Linear(20, 30)
+    with torch.no_grad():
+        dense.weight.zero_()
+    layer = sparsify(dense, 0.2, values="init", generator=seeded())
+    assert layer.values.abs().min() > 0
+    assert layer.values.abs().max() <= 1 / layer.fan_in**0.5
+
+
+def test_the_generator_decides_and_is_all_that_decides() -> None:
+    first, again, other = (sparsify(mlp(), 0.2, generator=seeded(i)) for i in (1, 1, 2))
+    assert first[0].topology == again[0].topology
+    assert first[0].topology != other[0].topology
+    state = torch.get_rng_state()
+    model = mlp()
+    torch.set_rng_state(state)
+    sparsify(model, 0.2, values="init", generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dtype_mode_compute_and_frozen_parameters_are_kept() -> None:
+    model = mlp().double().eval()
+    model[0].requires_grad_(False)
+    model[3].bias.requires_grad_(False)
+    sparsify(model, 0.2, compute="csr")
+    assert model[0].values.dtype == model[0].bias.dtype == torch.float64
+    assert not model[0].training
+    assert model[0].compute == "csr"
+    frozen = {name: not p.requires_grad for name, p in model.named_parameters()}
+    wanted = {"0.values": True, "0.bias": True, "3.values": False, "3.bias": True}
+    assert {name: frozen[name] for name in wanted} == wanted
+    densify(model)
+    assert not model[0].weight.requires_grad
+    assert not model[0].bias.requires_grad
+    assert model[3].weight.requires_grad
+    assert not model[0].training
+
+
+def test_attention_is_left_alone() -> None:
+    block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+    sparsify(block, 0.5)
+    assert list(regrow.sparse_layers(block)) == ["linear1", "linear2"]
+    assert type(block.self_attn.out_proj).__name__ == "NonDynamicallyQuantizableLinear"
+    x = torch.randn(2, 3, 8)
+    assert block(x).shape == x.shape
+    block.eval()
+    assert block(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"density": 0.1, "exclude": ["tail"]},
+            "path glob 'tail' meets no layer that can be sparse; the model has encoder.0, enc",
+        ),
+        (
+            {"density": 0.1, "include": ["norm"]},
+            "path glob 'norm' meets no layer that can be sparse; the model has encoder.0, enc",
+        ),
+        (
+            {"density": 0.1, "exclude": ["*"]},
+            "there is no layer to make sparse: all are excluded",
+        ),
+        ({"density": 1.2}, "density of the allocation must be in (0, 1], got 1.2"),
+        ({"density": 1e-9}, "density must leave every layer a connection"),
+        ({}, "give either a density or an epsilon to allocate, not both or neither"),
+        (
+            {"density": 0.1, "values": "zeros"},
+            "values of sparsify must be rescale, keep or init, got 'zeros'",
+        ),
+        ({"density": 0.1, "allocation": "best"}, "allocation must be one of uniform, er, erk"),
+        (
+            {"density": 0.1, "compute": "gpu"},
+            "compute of SparseLinear must be one of auto, csr, dense, got 'gpu'",
+        ),
+    ],
+)
+def test_bad_requests_are_refused_and_change_nothing(options: dict, sentence: str) -> None:
+    model = Net()
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        sparsify(model, **options)
+    assert regrow.sparse_layers(model) == {}
+
+
+def test_a_model_without_such_layers_is_refused() -> None:
+    sentence = "path glob '*' meets no layer that can be sparse; the model has none"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        sparsify(nn.Sequential(nn.ReLU()), 0.5)
+
+
+def test_tied_weights_are_refused_unless_both_are_excluded() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
+    model[2].weight = model[0].weight
+    sentence = "parameter 2.weight is tied to 0.weight; exclude both layers from sparsify"
+    for exclude in ((), ("0",), ("2",)):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            sparsify(model, 0.5, exclude=exclude)
+    sparsify(model, 0.5, exclude=("0", "2"))
+    assert list(regrow.sparse_layers(model)) == ["1"]
+
+
+def test_a_weight_tied_to_an_embedding_is_refused() -> None:
+    model = nn.ModuleDict({"embed": nn.Embedding(6, 4), "head": nn.Linear(4, 6)})
+    model["head"].weight = model["embed"].weight
+    with pytest.raises(
+        ValueError, match=re.escape("parameter head.weight is tied to embed.weight")
+    ):
+        sparsify(model, 0.5)
+
+
+def test_one_module_at_two_paths_is_refused() -> None:
+    layer = nn.Linear(6, 6)
+    with pytest.raises(ValueError, match=re.escape("parameter 2.weight is tied to 0.weight")):
+        sparsify(nn.Sequential(layer, nn.ReLU(), layer), 0.5)
+
+
+def test_a_sparse_model_is_refused() -> None:
+    model = sparsify(mlp(), 0.1, exclude=["3"])
+    with pytest.raises(ValueError, match="layer 0 is sparse already; densify the model first"):
+        sparsify(model, 0.1)
+    with pytest.raises(ValueError, match="layer given is sparse already; densify the model first"):
+        sparsify(SparseLinear(3, 3, density=0.5), 0.1)
+
+
+def test_densify_is_the_same_function() -> None:
+    model = sparsify(mlp(), 0.2, compute="csr")
+    x = torch.randn(3, 20)
+    expected = model(x)
+    assert densify(model) is model
+    assert [type(m).__name__ for m in model] == ["Linear", "ReLU", "LayerNorm", "Linear"]
+    torch.testing.assert_close(model(x), expected)
+    assert densify(model) is model  # nothing left to do
+
+
+def test_densify_replaces_a_shared_layer_at_both_its_paths() -> None:
+    layer = SparseLinear(6, 6, density=0.5)
+    model = densify(nn.Sequential(layer, nn.ReLU(), layer))
+    assert type(model[0]) is nn.Linear
+    assert model[2] is model[0]
+
+
+def test_there_and_back_keeps_the_values() -> None:
+    model = sparsify(mlp(), 0.2)
+    weight = model[0].weight.detach()
+    again = sparsify(densify(model), 1.0)
+    assert torch.equal(again[0].weight, weight)
