@@ -105,7 +105,8 @@ def curves(
         end = _draw_arm(axes, seeds, colour, context=arm not in named)
         if end is not None and arm in named:
             ends.append((_short(arm), end, colour))
-        for x, y in [_mean([_pair(x, y) for x, y in (dashed or {}).get(arm, ())])]:
+        if arm in named:
+            x, y = _mean([_pair(x, y) for x, y in (dashed or {}).get(arm, ())])
             axes.plot(x, y, color=colour, linewidth=1.1, linestyle=(0, (3, 2)), alpha=0.8)
     scale(axes, percent=percent, floor=floor, whole=x_label == "epoch")
     label_x(axes, x_label)

@@ -12,7 +12,7 @@ from regrow.training.report.run import Run, as_number
 
 Show = Callable[[float | None], str]
 
-_ROOMY = 6  # arms up to which each has room for the parts of its bytes
+_ROOMY = 6  # arms up to which there is room for every detail of each
 
 
 def tiles(run: Run) -> Html | None:
@@ -77,8 +77,8 @@ def tuning(run: Run) -> Html:
         text = f"The learning rate{said} was given{shared}; none was searched for."
         return tag("p", text, class_="note")
     rows, warnings, grid = [], [], sorted(grid)
-    for arm, tried in scores.items():
-        by_rate = {_rate(rate): as_number(value) for rate, value in tried.items()}
+    for arm, found in scores.items():
+        by_rate = {_rate(rate): as_number(value) for rate, value in found.items()}
         best = as_number(chosen.get(arm))
         rows.append([_name(run, arm), *(_tried(run, by_rate, rate, best) for rate in grid)])
         if best is not None and len(grid) > 1 and best in (min(grid), max(grid)):
@@ -92,11 +92,12 @@ def tuning(run: Run) -> Html:
     )
     title = f"Validation {score_name(run)} of each learning rate"
     heads = ["arm", *(f"{rate:g}" for rate in grid)]
+    tried = table(title, heads, rows, class_="tuning")
     return join(
         [
             tag("h3", "How the learning rates were chosen"),
             tag("p", " ".join([text, *warnings])),
-            table(title, heads, rows, class_="tuning"),
+            tried if len(rows) <= _ROOMY else tag("details", tag("summary", title), tried),
         ]
     )
 
