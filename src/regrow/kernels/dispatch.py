@@ -35,12 +35,13 @@ class Situation:
     Attributes:
         n_out: Rows of the weight.
         n_in: Columns of the weight.
-        nnz: Connections, rounded to about nine percent.
+        nnz: Connections, rounded to about nine percent; all of them only where it is all.
         batch: Rows of the input, rounded up to a power of two.
         dtype: Of the input.
         device: ``cpu``, ``cuda``, ...
         threads: Threads of torch.
         training: Whether a backward pass is to follow.
+        work: What is done with the weight: one product, or what an operator of another kind says.
     """
 
     n_out: int
@@ -51,29 +52,34 @@ class Situation:
     device: str
     threads: int
     training: bool
+    work: str = "product"
 
     @classmethod
-    def of(cls, x: Tensor, n_out: int, nnz: int, training: bool) -> Situation:
+    def of(
+        cls, x: Tensor, n_out: int, nnz: int, training: bool, work: str = "product"
+    ) -> Situation:
         """The situation of an input ``[batch, in]`` meeting ``nnz`` connections."""
         return cls(
             n_out=n_out,
             n_in=x.shape[1],
-            nnz=round(2 ** (round(8 * math.log2(nnz)) / 8)) if nnz else 0,
-            batch=1 << max(0, x.shape[0] - 1).bit_length(),
+            nnz=_rounded(nnz, n_out * x.shape[1]),
+            batch=1 << (x.shape[0] - 1).bit_length() if x.shape[0] else 0,
             dtype=str(x.dtype).removeprefix("torch."),
             device=x.device.type,
             threads=torch.get_num_threads(),
             training=training,
+            work=work,
         )
 
     @property
     def key(self) -> str:
         """One string for it, as in stored decisions."""
         step = "training" if self.training else "inference"
-        return (
+        key = (
             f"{self.n_out}x{self.n_in} nnz={self.nnz} batch={self.batch} {self.dtype} "
             f"{self.device} threads={self.threads} {step}"
         )
+        return key if self.work == "product" else f"{key} {self.work}"
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ def load_decisions(stored: Mapping[str, Mapping[str, Any]]) -> None:
                 f"decision for {key!r} must have compute, reason and milliseconds, "
                 f"got {', '.join(sorted(entry))}"
             )
+        if entry["compute"] not in ("csr", "dense"):
+            raise ValueError(f"decision for {key!r} must be csr or dense, got {entry['compute']!r}")
         loaded[key] = Decision(**entry)
     _decisions.update(loaded)
 
@@ -137,6 +145,12 @@ def load_decisions(stored: Mapping[str, Mapping[str, Any]]) -> None:
 def forget() -> None:
     """Drop all decisions, so that each situation is timed again."""
     _decisions.clear()
+
+
+def _rounded(nnz: int, positions: int) -> int:
+    if nnz in (0, positions):
+        return nnz
+    return min(positions - 1, round(2 ** (round(8 * math.log2(nnz)) / 8)))
 
 
 def _without_trial(situation: Situation) -> Decision | None:
