@@ -16,9 +16,10 @@ StatePolicy = Callable[[str, Tensor, dict[str, Any], int], Tensor]
 def zero(name: str, survivors: Tensor, group: dict[str, Any], count: int) -> Tensor:
     """New connections start as the optimiser starts a new parameter: at zero.
 
-    Adagrad's sum starts at the ``initial_accumulator_value`` of its group.
+    Adagrad's sum starts at the ``initial_accumulator_value`` of its group, and Rprop's step sizes
+    at the learning rate.
     """
-    start = group.get("initial_accumulator_value", 0.0) if name == "sum" else 0.0
+    start = float(group.get(_STARTS.get(name, ""), 0.0))
     return survivors.new_full((count,), start)
 
 
@@ -27,6 +28,9 @@ def mean(name: str, survivors: Tensor, group: dict[str, Any], count: int) -> Ten
     level = float(survivors.mean()) if survivors.numel() else 0.0
     return survivors.new_full((count,), level)
 
+
+# Option of the optimiser that a state entry starts at, where that is not zero.
+_STARTS = {"sum": "initial_accumulator_value", "step_size": "lr"}
 
 STATE_POLICIES: dict[str, StatePolicy] = {"zero": zero, "mean": mean}
 
@@ -59,27 +63,40 @@ def carry_state(
     group = _group_of(optimizer, old)
     if group is None:
         return
+    check_state(optimizer, old, path)
     state = optimizer.state.get(old, {})
-    shape = tuple(old.shape)
     carried: dict[str, Any] = {}
     for name, entry in state.items():
         if _is_scalar(entry):
             carried[name] = entry
-        elif isinstance(entry, Tensor) and tuple(entry.shape) == shape:
+        else:
             kept = entry[change.keep]
             moved = change.carry(entry, policy(name, kept, group, change.grown))
             carried[name] = entry.copy_(moved) if old is new else moved
-        else:
-            form = tuple(entry.shape) if isinstance(entry, Tensor) else type(entry).__name__
-            raise TypeError(
-                f"optimiser state {name!r} of {path} must be a scalar or have shape {shape} to "
-                f"follow a change of topology, got {form}"
-            )
     if old is not new:
         optimizer.state.pop(old, None)
         if state:
             optimizer.state[new] = carried
         group["params"] = [new if p is old else p for p in group["params"]]
+
+
+def check_state(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, path: str = "values"
+) -> None:
+    """Refuse a state that cannot follow a change of topology, before anything is changed.
+
+    Raises:
+        TypeError: A state entry is neither a scalar nor of the parameter's shape.
+    """
+    shape = tuple(parameter.shape)
+    for name, entry in optimizer.state.get(parameter, {}).items():
+        if _is_scalar(entry) or (isinstance(entry, Tensor) and tuple(entry.shape) == shape):
+            continue
+        form = tuple(entry.shape) if isinstance(entry, Tensor) else type(entry).__name__
+        raise TypeError(
+            f"optimiser state {name!r} of {path} must be a scalar or have shape {shape} to "
+            f"follow a change of topology, got {form}"
+        )
 
 
 def _is_scalar(entry: object) -> bool:
