@@ -125,6 +125,34 @@ def test_input_maps_survive(make_options: Make) -> None:
         assert arrays["hidden1/end_in"].sum() == len(arrays["hidden1/values"])
 
 
+def test_what_auto_chose_is_kept(make_options: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = make_options(compute="auto")
+    with pytest.raises(Crash):
+        train(options, progress=CrashAt(8))
+    chosen = json.loads((Path(options.out or "") / "compute.json").read_text())["set"]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a run must not measure twice")
+
+    monkeypatch.setattr("regrow.training.run.decide_compute", refuse)
+    layers = resume(options.out or "").results["set"][0]["layers"]
+    for layer in layers:
+        assert layer["compute"] == chosen[layer["path"]]["compute"]
+        assert layer["reason"] == chosen[layer["path"]]["reason"]
+
+
+def test_other_threads_are_allowed(make_options: Make) -> None:
+    options = make_options()
+    with pytest.raises(Crash):
+        train(options, progress=CrashAt(8))
+
+    class Threads(Progress):
+        def step(self, loss: float) -> None:
+            assert torch.get_num_threads() == 2
+
+    resume(options.out or "", threads=2, progress=Threads())
+
+
 def test_changed_data_are_refused(make_options: Make, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     lines = [f"{i},{i % 7},{i % 2}" for i in range(60)]

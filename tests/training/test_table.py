@@ -8,7 +8,6 @@ from regrow.training.table import format_table, human_bytes, human_count
 def result(score: float, scale: int) -> dict[str, Any]:
     return {
         "test_score": score,
-        "test_score_at_best": score + 0.01,
         "connections": 1000 * scale,
         "bytes_total": 2048 * scale,
         "flops_training_total": 5e6 * scale,
@@ -21,13 +20,13 @@ def test_table_with_ratios_and_spread() -> None:
         {"set": [result(0.8, 1), result(0.9, 1)], "dense": [result(0.7, 10)], "static": []},
         "classification",
     )
-    head = "arm test accuracy at best epoch connections memory FLOPs of training s/epoch"
+    head = "arm test accuracy connections memory FLOPs of training s/epoch"
     assert " ".join(table.splitlines()[0].split()) == head
     rows = {line.split()[0]: " ".join(line.split()) for line in table.splitlines()[2:]}
     assert rows["set"] == (
-        "set 0.8500 ± 0.0707 0.8600 ± 0.0707 1,000 (0.10x) 2.0 KiB (0.10x) 5 M (0.10x) 0.25 (0.10x)"
+        "set 0.8500 ± 0.0707 1,000 (0.10x) 2.0 KiB (0.10x) 5 M (0.10x) 0.25 (0.10x)"
     )
-    assert rows["dense"].startswith("dense 0.7000 0.7100 10,000 (1.00x)")
+    assert rows["dense"].startswith("dense 0.7000 10,000 (1.00x)")
     assert rows["static"] == "static diverged"
 
 

@@ -92,7 +92,7 @@ class JobRunner:
         trainer, dataset = self.trainer, self.dataset
         self.memory.begin()
         tally = trainer.train_epoch(self._after_step)
-        self.history.saw_peak(self.memory.read())
+        self.history.saw_peak(self._peak())
         validation = trainer.evaluate(dataset.x_validation, dataset.y_validation)
         test = trainer.evaluate(dataset.x_test, dataset.y_test)
         row = self._row(tally, validation, test)
@@ -104,6 +104,13 @@ class JobRunner:
         events.add(row)
         self.progress.epoch(row)
         self._stop_if_asked()
+
+    def _peak(self) -> int | None:
+        """Peak memory of the epoch, without the marks of the exploration rate."""
+        peak, exploration = self.memory.read(), self.trainer.exploration
+        if peak is None or exploration is None:
+            return peak
+        return max(0, peak - sum(marks.nbytes for marks in exploration.state_dict().values()))
 
     def _after_step(self, trainer: Trainer, loss: float) -> None:
         self.progress.step(loss)

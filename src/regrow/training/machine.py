@@ -56,41 +56,46 @@ class PeakMemory:
     """Peak memory of a training above what the process held before it; Linux only.
 
     The peak that the kernel keeps for a process is reset before each epoch, so several trainings
-    in one process can be told apart. Make it before the network is built.
+    in one process can be told apart. Pages of program files, which are read in as code is first
+    run, are not counted. Make it before the network is built.
     """
 
     def __init__(self) -> None:
         self._base: int | None = None
         if sys.platform == "linux" and _reset():
             _return_free_memory()
-            self._base = _status("VmRSS")
+            self._base = _status()["RssAnon"]
 
     def begin(self) -> None:
-        """Forget the peak so far."""
+        """Forget the peak so far, and what an evaluation left in the heap."""
         if self._base is not None:
+            _return_free_memory()
             _reset()
 
     def read(self) -> int | None:
         """Peak in bytes since `begin`, above the level at the start; None if not known."""
         if self._base is None:
             return None
-        peak = _status("VmHWM")
-        return None if peak is None else max(0, peak - self._base)
+        now = _status()
+        return max(0, now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self._base)
 
 
 def _reset() -> bool:
     try:
         _CLEAR.write_text("5")
+        return "RssAnon" in _status()
     except OSError:
         return False
-    return True
 
 
-def _status(name: str) -> int | None:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    return None
+def _status() -> dict[str, int]:
+    """The memory of this process by the kernel's names, in bytes."""
+    lines = (line.split() for line in _STATUS.read_text().splitlines())
+    return {
+        words[0].removesuffix(":"): int(words[1]) * 1024
+        for words in lines
+        if len(words) == 3 and words[2] == "kB"
+    }
 
 
 def _return_free_memory() -> None:

@@ -58,6 +58,15 @@ class MetricsFile:
                 continue
 
 
+def tensorboard_writer() -> Any:
+    """TensorBoard's writer, or None where the package is not installed; the first call is slow."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter
+
+
 class Events:
     """TensorBoard events of one arm and seed; does nothing where the package is not installed.
 
@@ -67,12 +76,8 @@ class Events:
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        self._writer: Any = None
-        if find_spec("tensorboard") is None:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        writer = tensorboard_writer()
+        self._writer: Any = writer and writer(str(folder), purge_step=first_step)
 
     def add(self, row: Row) -> None:
         """Write the numbers of a metrics line, at its step."""

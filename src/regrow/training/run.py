@@ -23,6 +23,7 @@ from regrow.training.interrupt import Interruption
 from regrow.training.job import JobRunner, epochs_done, is_done, job_folder
 from regrow.training.loop import Job, method_parts, n_outputs
 from regrow.training.machine import describe_machine, session
+from regrow.training.metrics import tensorboard_writer
 from regrow.training.model import DEFAULT_DENSITY, Decisions, build_model, decide_compute
 from regrow.training.options import TrainOptions
 from regrow.training.progress import Progress
@@ -68,9 +69,10 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> RunResu
 
     Example:
         >>> import tempfile
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> options = TrainOptions(epochs=1, learning_rate=0.1, out=folder.name, threads=1)
-        >>> train(options).results["set"][0]["connections"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = TrainOptions(epochs=1, learning_rate=0.1, out=folder, threads=1)
+        ...     result = train(options)
+        >>> result.results["set"][0]["connections"]
         8448
     """
     progress = progress or Progress()
@@ -232,6 +234,7 @@ class _Run:
         rates: dict[str, float],
         interruption: Interruption,
     ) -> None:
+        tensorboard_writer()  # what it takes to load is not to be counted for the first training
         for (arm, seed), folder in self._folders().items():
             if is_done(folder):
                 continue

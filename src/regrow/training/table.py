@@ -33,14 +33,14 @@ def format_table(results: Results, task: str) -> str:
         task: ``classification`` or ``regression``.
     """
     name = "accuracy" if task == "classification" else "R2"
-    head = ["arm", f"test {name}", "at best epoch", *(column[0] for column in _COLUMNS)]
+    head = ["arm", f"test {name}", *(column[0] for column in _COLUMNS)]
     dense = results.get("dense") or None
     lines = [head]
     for arm, rows in results.items():
         if not rows:
             lines.append([arm, "diverged", *[""] * (len(head) - 2)])
             continue
-        cells = [arm, _spread(rows, "test_score"), _spread(rows, "test_score_at_best")]
+        cells = [arm, _spread(rows, "test_score")]
         for _, key, shown in _COLUMNS:
             value = _mean(rows, key)
             cells.append("-" if value is None else shown(value) + _ratio(value, dense, key))
