@@ -54,6 +54,9 @@ def best_free(
 
     Returns:
         Scores ``[count]`` and flat positions int64 ``[count]``.
+
+    Raises:
+        ValueError: The score does not return one number for each candidate.
     """
     device = taken.device
     scores, positions = (
@@ -64,8 +67,7 @@ def best_free(
         return scores, positions
     busy = taken.positions
     for first, candidates in _tiles(taken):
-        tile = score(site, candidates).reshape(-1).to(device, torch.float32)
-        tile = torch.where(tile.isnan(), torch.finfo(tile.dtype).min, tile)
+        tile = _scored(site, candidates, score).to(device)
         bounds = torch.tensor([first, first + tile.numel()], device=device)
         low, high = torch.searchsorted(busy, bounds).tolist()
         tile[busy[low:high] - first] = -torch.inf
@@ -76,6 +78,19 @@ def best_free(
             best = scores.topk(count)
             scores, positions = best.values, positions[best.indices]
     return scores, positions
+
+
+def _scored(site: Site, candidates: Candidates, score: GrowFunction) -> Tensor:
+    """Scores of candidates, all above minus infinity, which marks what is taken."""
+    tile, count = score(site, candidates), len(candidates)
+    if tile.numel() != count:
+        raise ValueError(
+            f"grow score in {site.path} must have one number for each of {count} candidates, "
+            f"got {tuple(tile.shape)}"
+        )
+    tile = tile.detach().reshape(-1).to(torch.promote_types(tile.dtype, torch.float32))
+    least = torch.finfo(tile.dtype).min
+    return torch.where(tile.isnan(), least, tile).clamp_(min=least)
 
 
 def grow_best(

@@ -39,6 +39,13 @@ class Candidates:
         self._positions = positions
         self._columns = columns
 
+    def __len__(self) -> int:
+        """Number of candidates."""
+        if self._positions is not None:
+            return self._positions.numel()
+        assert self.block is not None
+        return int(self.block.stop - self.block.start) * self._columns
+
     @property
     def positions(self) -> Tensor:
         """Flat position of each candidate, int64 ``[k]``."""
@@ -214,7 +221,7 @@ def sign_split(site: Site) -> Tensor:
     for part in (values < 0, values >= 0):
         magnitudes = values[part].abs()
         order = torch.argsort(magnitudes, stable=True)
-        rank = torch.arange(0.5, len(order), device=values.device, dtype=torch.float64)
+        rank = torch.arange(len(order), device=values.device, dtype=torch.float64).add_(0.5)
         score[part] = torch.empty_like(rank).scatter_(0, order, rank / max(1, len(order)))
     return score
 

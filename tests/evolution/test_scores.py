@@ -1,0 +1,133 @@
+"""Drop and grow scores by hand; registering ones of one's own."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrow import SparseLinear, Topology
+from regrow.evolution import scores
+from regrow.evolution.scores import Candidates, Site, drop_score, grow_score
+
+
+def site_of(values: list[float], shape: tuple[int, int] = (3, 4), compute: str = "csr") -> Site:
+    layer = SparseLinear(
+        shape[1], shape[0], topology=Topology(shape, torch.arange(len(values))), compute=compute
+    )
+    with torch.no_grad():
+        layer.values.copy_(torch.tensor(values))
+    return Site("body.0", layer, torch.Generator().manual_seed(0))
+
+
+def test_magnitude() -> None:
+    assert scores.magnitude(site_of([-2.0, 0.5, 0.0])).tolist() == [2.0, 0.5, 0.0]
+
+
+def test_sign_split_by_hand() -> None:
+    # Positive: 0.1 0.2 0.4 0.8; negative: -0.3 -0.6. Half of each sign is 0.1 0.2 and -0.3.
+    score = scores.sign_split(site_of([0.4, -0.6, 0.1, 0.8, -0.3, 0.2]))
+    assert set(score.topk(3, largest=False).indices.tolist()) == {2, 4, 5}
+    assert score.tolist() == [2.5 / 4, 1.5 / 2, 0.5 / 4, 3.5 / 4, 0.5 / 2, 1.5 / 4]
+
+
+@pytest.mark.parametrize("values", [[1.0], [-1.0], [0.0, 2.0], [-2.0, -1.0]])
+def test_sign_split_with_one_sign_only(values: list[float]) -> None:
+    score = scores.sign_split(site_of(values))
+    assert score.argsort().tolist() == torch.tensor(values).abs().argsort().tolist()
+
+
+@given(
+    st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=60),
+    st.floats(0, 1),
+)
+def test_sign_split_drops_its_share_of_each_sign(values: list[float], fraction: float) -> None:
+    site = site_of(values, (1, 60))
+    score = scores.sign_split(site)
+    count = round(fraction * len(values))
+    dropped = torch.zeros(len(values), dtype=torch.bool)
+    dropped[score.topk(count, largest=False).indices] = True
+    stored = site.values
+    for part in (stored < 0, stored >= 0):
+        size, gone = int(part.sum()), int((part & dropped).sum())
+        assert abs(gone - fraction * size) <= 1
+        if gone and gone < size:  # the nearest to zero went
+            assert stored[part & dropped].abs().max() <= stored[part & ~dropped].abs().min()
+
+
+def test_random_draws_from_the_evolution() -> None:
+    first, again = (scores.random(site_of([0.0] * 12)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.unique().numel() == 12
+
+
+def test_taylor() -> None:
+    site = site_of([2.0, -3.0])
+    site.layer.values.grad = torch.tensor([0.5, 4.0])
+    assert scores.taylor(site).tolist() == [1.0, 12.0]
+    site.layer.values.grad = None
+    sentence = "the taylor drop score in body.0 needs a gradient, got none"
+    with pytest.raises(RuntimeError, match=re.escape(sentence)):
+        scores.taylor(site)
+
+
+def test_candidates_one_by_one_and_in_blocks() -> None:
+    single = Candidates(4, positions=torch.tensor([7, 0, 11]))
+    assert (single.rows.tolist(), single.columns.tolist()) == ([1, 0, 2], [3, 0, 3])
+    assert single.block is None
+    block = Candidates(4, block=slice(1, 3))
+    assert block.positions.tolist() == list(range(4, 12))
+    assert block.rows.tolist() == [1] * 4 + [2] * 4
+    assert block.columns.tolist() == [0, 1, 2, 3] * 2
+    assert (len(single), len(block)) == (3, 8)
+    for both in ({}, {"positions": torch.tensor([0]), "block": slice(0, 1)}):
+        with pytest.raises(ValueError, match="candidates need positions or a block of rows"):
+            Candidates(4, **both)
+
+
+@pytest.mark.parametrize("compute", ["csr", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradient_at_candidates_is_the_dense_gradient(compute: str, dtype: torch.dtype) -> None:
+    site = site_of([1.0, 2.0, 3.0], compute=compute)
+    site.layer.to(dtype)
+    pairs = [(torch.randn(n, 4, dtype=dtype), torch.randn(n, 3, dtype=dtype)) for n in (5, 2)]
+    site = Site(site.path, site.layer, site.generator, pairs)
+    dense = sum(grad.t() @ x for x, grad in pairs)
+    block = Candidates(4, block=slice(1, 3))
+    torch.testing.assert_close(site.gradient(block), dense[1:3].reshape(-1))
+    single = Candidates(4, positions=torch.tensor([7, 0, 11]))
+    torch.testing.assert_close(site.gradient(single), dense.reshape(-1)[[7, 0, 11]])
+    torch.testing.assert_close(scores.gradient(site, single), dense.reshape(-1)[[7, 0, 11]].abs())
+    for x, grad in pairs:  # what was kept is not written to
+        assert x.isfinite().all()
+        assert grad.isfinite().all()
+    torch.testing.assert_close(site.gradient(block), dense[1:3].reshape(-1))
+
+
+def test_gradient_without_a_backward_pass_is_refused() -> None:
+    sentence = (
+        "growth by gradient in body.0 needs a backward pass before the optimiser step of an "
+        "update, got none since the last one"
+    )
+    with pytest.raises(RuntimeError, match=re.escape(sentence)):
+        site_of([1.0]).gradient(Candidates(4, block=slice(0, 1)))
+
+
+def test_free_positions_are_counted() -> None:
+    assert site_of([1.0, 2.0]).free == 10
+
+
+def test_scores_are_registered_once() -> None:
+    for register, registry in (
+        (drop_score, scores.DROP_SCORES),
+        (grow_score, scores.GROW_SCORES),
+    ):
+        register("mine")(function := lambda *_: None)
+        assert registry.pop("mine").score is function
+        known = next(iter(registry))
+        sentence = f"score name must be new, got '{known}', which is registered already"
+        with pytest.raises(ValueError, match=sentence):
+            register(known)(function)
