@@ -174,6 +174,15 @@ def test_folders_that_are_not_free(make_options: Make, tmp_path: Path) -> None:
         assert str(caught.value) == sentence
 
 
+def test_a_run_killed_before_it_had_options_is_begun_anew(
+    make_options: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".lock", "dataset.json", ".config.json.tmp"):
+        (tmp_path / "run" / name).write_text("{")
+    assert train(make_options("run", epochs=1)).results["set"]
+
+
 def test_a_schedule_that_never_comes_is_said(make_options: Make) -> None:
     notes = Notes()
     train(make_options(method="rigl", epochs=1), progress=notes)

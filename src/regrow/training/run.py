@@ -30,6 +30,9 @@ from regrow.training.progress import Progress
 from regrow.training.table import Results, format_table, read_results
 from regrow.training.tune import Tuning
 
+# All that a run killed before its config.json was there can have left; it is begun anew.
+_EARLY = {".lock", "dataset.json", ".dataset.json.tmp", ".config.json.tmp"}
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -308,7 +311,7 @@ def _new_folder(options: TrainOptions) -> Path:
         raise OptionError(
             "out", "be a new folder, or be continued with --resume", f"{run_dir}, which has a run"
         )
-    if run_dir.exists() and any(path.name != ".lock" for path in run_dir.iterdir()):
+    if run_dir.exists() and any(path.name not in _EARLY for path in run_dir.iterdir()):
         raise OptionError("out", "be a new or empty folder", f"{run_dir}, which has files")
     run_dir.mkdir(parents=True, exist_ok=True)
     return run_dir
