@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from regrow import measure
     from regrow.evolution import Evolution, Method
     from regrow.evolution.methods import methods
-    from regrow.layers import SparseLinear, densify, sparse_layers, sparsify
+    from regrow.layers import (
+        SparseEmbedding,
+        SparseGRU,
+        SparseLinear,
+        SparseLSTM,
+        SparseRNN,
+        densify,
+        sparse_layers,
+        sparsify,
+    )
     from regrow.layers.align import align
     from regrow.topology import Topology
 
@@ -22,7 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Evolution",
     "Method",
+    "SparseEmbedding",
+    "SparseGRU",
+    "SparseLSTM",
     "SparseLinear",
+    "SparseRNN",
     "Topology",
     "__version__",
     "align",
@@ -37,7 +50,11 @@ __all__ = [
 _ROOMS = {
     "Evolution": "evolution",
     "Method": "evolution",
+    "SparseEmbedding": "layers",
+    "SparseGRU": "layers",
+    "SparseLSTM": "layers",
     "SparseLinear": "layers",
+    "SparseRNN": "layers",
     "Topology": "topology",
     "align": "layers",
     "densify": "layers",

@@ -305,12 +305,15 @@ def linear(*inputs: Any) -> Tensor:
     Where nothing watches the operators that are called (compiling, tracing, counting FLOPs,
     function transforms), the operator itself is stepped around.
     """
-    if torch.compiler.is_compiling() or _watched():
+    if watched():
         return cast(Tensor, torch.ops.regrow.linear(*inputs))
     return cast(Tensor, _Eager.apply(*inputs))  # type: ignore[no-untyped-call]
 
 
-def _watched() -> bool:
+def watched() -> bool:
+    """Whether something looks at the operators that are called, so that they must be called."""
+    if torch.compiler.is_compiling():
+        return True
     # Neither question has a public name; where one cannot be asked, the answer is yes.
     modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
     transforms = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)

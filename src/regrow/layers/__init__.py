@@ -1,8 +1,22 @@
 """Layers whose weight is a vector of values and a topology."""
 
+from regrow.layers import convert_recurrent  # noqa: F401 - makes its modules known to sparsify
 from regrow.layers.align import align
 from regrow.layers.base import SparseLayer, sparse_layers
 from regrow.layers.convert import densify, sparsify
+from regrow.layers.embedding import SparseEmbedding
 from regrow.layers.linear import SparseLinear
+from regrow.layers.recurrent import SparseGRU, SparseLSTM, SparseRNN
 
-__all__ = ["SparseLayer", "SparseLinear", "align", "densify", "sparse_layers", "sparsify"]
+__all__ = [
+    "SparseEmbedding",
+    "SparseGRU",
+    "SparseLSTM",
+    "SparseLayer",
+    "SparseLinear",
+    "SparseRNN",
+    "align",
+    "densify",
+    "sparse_layers",
+    "sparsify",
+]

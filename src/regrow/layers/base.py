@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from regrow.kernels import dispatch
 from regrow.kernels.ops import COMPUTES
 from regrow.topology import Topology
 
@@ -20,10 +22,15 @@ class SparseLayer(nn.Module, ABC):
     The values are an ordinary strided parameter, so optimisers, deep copies, pickling, averaging
     and compilation treat them as any other. The state dict holds ``values``, ``indptr`` and
     ``indices`` (compressed rows); loading one takes over its topology.
+
+    Attributes:
+        row_groups: Consecutive rows with a name, together all rows, that may have a budget of
+            their own, as the gates of a recurrent weight; none in most layers.
     """
 
     values: nn.Parameter
     topology: Topology
+    row_groups: Mapping[str, slice] = MappingProxyType({})
 
     def __init__(self, topology: Topology, values: Tensor, compute: str) -> None:
         super().__init__()
@@ -60,6 +67,16 @@ class SparseLayer(nn.Module, ABC):
     def fan_in(self) -> float:
         """Mean number of connections of a row."""
         return self.topology.nnz / self.topology.matrix_shape[0]
+
+    @property
+    def closed(self) -> Tensor | None:
+        """Flat positions at which there must never be a connection, rising; None if all may."""
+        return None
+
+    def situation(self, x: Tensor) -> dispatch.Situation:
+        """Where ``auto`` files its decision on training steps with inputs like this one."""
+        rows, columns = self.topology.matrix_shape
+        return dispatch.Situation.of(x.reshape(-1, columns), rows, self.topology.nnz, True)
 
     def set_topology(self, topology: Topology, values: Tensor) -> None:
         """Replace the connections and their values.

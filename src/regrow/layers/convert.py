@@ -109,8 +109,11 @@ def densify(model: Model) -> Model:
         ('Linear', True)
     """
     done: dict[nn.Module, nn.Module] = {}
+    inside: tuple[str, ...] = ()
     for path, layer in list(model.named_modules(remove_duplicate=False)):
-        if type(layer) in DENSIFIERS:
+        if type(layer) in DENSIFIERS and not path.startswith(inside):
+            # A module may hold others that are replaced with it, as a recurrent one does.
+            inside = (*inside, f"{path}." if path else "")
             if layer not in done:
                 done[layer] = DENSIFIERS[type(layer)].dense(layer).train(layer.training)
             model = _replaced(model, path, done[layer])
@@ -118,7 +121,10 @@ def densify(model: Model) -> Model:
 
 
 def _weights(path: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
-    shapes = CONVERSIONS[type(module)].shapes(module)
+    try:
+        shapes = CONVERSIONS[type(module)].shapes(module)
+    except ValueError as error:
+        raise ValueError(f"layer {path or 'given'}: {error}") from None
     return {_join(path, name): shape for name, shape in shapes.items()}
 
 

@@ -168,11 +168,9 @@ def _layer(path: str, module: nn.Module, x: Tensor | None, flops: int) -> LayerS
 def _decision(layer: SparseLayer, x: Tensor | None) -> tuple[str, str, dict[str, float]]:
     if layer.compute != "auto":
         return layer.compute, "set by the user", {}
-    rows, columns = layer.topology.matrix_shape
     if x is None:
         return "auto", "not reached by the example input", {}
-    flat = x.reshape(-1, columns)
-    decision = dispatch.lookup(dispatch.Situation.of(flat, rows, layer.topology.nnz, True))
+    decision = dispatch.lookup(layer.situation(x))
     if decision is None:
         return "auto", "not decided", {}
     return decision.compute, decision.reason, decision.milliseconds
