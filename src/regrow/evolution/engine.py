@@ -15,7 +15,7 @@ from regrow.evolution.schedules import Constant
 from regrow.evolution.scores import DROP_SCORES, GROW_SCORES, DropScore, GrowScore, Site
 from regrow.kernels import capture
 from regrow.layers import sparse_layers
-from regrow.optim.carry import STATE_POLICIES, carry_state
+from regrow.optim.carry import STATE_POLICIES, carry_state, check_state
 from regrow.topology import Rewiring, Topology
 from regrow.topology.allocation import share
 
@@ -150,10 +150,11 @@ class Evolution:
         share_ = self._fraction(self.steps, self.method.until) if fraction is None else fraction
         if not 0 <= share_ < 1:
             raise ValueError(f"fraction to prune must be in [0, 1), got {share_}")
-        sites = self._sites()
-        keep = self._kept(sites, share_, None)
-        grown = [torch.empty(0, dtype=torch.int64) for _ in sites]
-        return self._apply(sites, keep, grown, share_)
+        done: dict[str, LayerUpdate] = {}
+        for group in self._groups(self._sites()):
+            keep = self._kept(group, share_, None)
+            done |= self._apply(group, keep, [torch.empty(0, dtype=torch.int64) for _ in group])
+        return UpdateRecord(self.steps, share_, done)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly; loads with ``torch.load(weights_only=True)``."""
@@ -185,6 +186,7 @@ class Evolution:
         self._seen = int(state["seen"])
         self._shares = dict(state["shares"])
         self._generator.set_state(state["generator"])
+        self._early = {}
         self._prepare()
 
     def _due(self, step: int) -> bool:
@@ -212,18 +214,26 @@ class Evolution:
 
     def _prepare(self) -> None:
         """Ask the layers to keep what the next optimiser step's update will look at."""
-        if self._grow.gradient and self._due(self.steps + 1):
+        if self._grow.gradient:
+            ask = capture.arm if self._due(self.steps + 1) else capture.take
             for layer in sparse_layers(self.model).values():
-                capture.arm(layer.values)
+                ask(layer.values)
 
+    @torch.no_grad()
     def _before_step(self, *_: object) -> None:
         if self._drop.before and self._due(self.steps + 1):
             self._early = {site.path: self._drop.score(site) for site in self._sites()}
 
     def _after_step(self, *_: object) -> None:
         self.steps += 1
+        if self._grow.gradient and self._due(self.steps):
+            for layer in sparse_layers(self.model).values():
+                capture.close(layer.values)
 
     def _sites(self, captured: bool = False) -> list[Site]:
+        """The layers as an update sees them; refused before anything of them is changed."""
+        for path, layer in sparse_layers(self.model).items():
+            check_state(self.optimizer, layer.values, path)
         return [
             Site(path, layer, self._generator, capture.take(layer.values) if captured else [])
             for path, layer in sparse_layers(self.model).items()
@@ -234,50 +244,54 @@ class Evolution:
         fraction = self._fraction(self.steps, self.method.until)
         sites = self._sites(captured=self._grow.gradient)
         targets = self._targets(sites)
-        keep = self._kept(sites, fraction, targets)
-        taken = [
-            _survivors(site, kept) if self.method.regrow else site.topology
-            for site, kept in zip(sites, keep, strict=True)
-        ]
-        counts = [target - int(kept.sum()) for target, kept in zip(targets, keep, strict=True)]
-        wanted: list[int] | int = counts if self.method.scope == "layer" else sum(counts)
-        if self._grow.score is None:
-            grown = grow_random(taken, wanted, self._generator)
-        else:
-            grown = grow_best(sites, taken, wanted, self._grow.score)
-        return self._apply(sites, keep, grown, fraction)
-
-    def _targets(self, sites: list[Site]) -> list[int]:
-        """Connections of every layer after the update."""
-        if self.method.density is None:
-            return [site.topology.nnz for site in sites]
-        sizes = {site.path: site.topology.shape.numel() for site in sites}
-        counts = share(sizes, self._shares, self._target_density(self.steps))
-        return [counts[site.path] for site in sites]
-
-    def _kept(self, sites: list[Site], fraction: float, targets: list[int] | None) -> list[Tensor]:
-        """Which connections of each layer stay, bool ``[nnz]``; without targets, none are grown."""
-        scores = [self._drop_scores(site) for site in sites]
-        nnz = [site.topology.nnz for site in sites]
-        least, most = [0] * len(sites), [n - 1 for n in nnz]
-        if targets is not None:
-            gains = [target - n for target, n in zip(targets, nnz, strict=True)]
-            least = [max(0, -gain) for gain in gains]
-            room = [site.free - max(0, gain) for site, gain in zip(sites, gains, strict=True)]
-            most = [min(n - 1, free) for n, free in zip(nnz, room, strict=True)]
-        if self.method.scope == "layer":
-            asked = [round(fraction * n) for n in nnz]
-            drops = [
-                max(low, min(k, high)) for low, k, high in zip(least, asked, most, strict=True)
+        done: dict[str, LayerUpdate] = {}
+        for group in self._groups(sites):
+            keep = self._kept(group, fraction, targets)
+            taken = [
+                _survivors(site, kept) if self.method.regrow else site.topology
+                for site, kept in zip(group, keep, strict=True)
             ]
-            return [_without_lowest(s, k) for s, k in zip(scores, drops, strict=True)]
-        total = max(sum(least), min(round(fraction * sum(nnz)), sum(most)))
-        together = torch.cat([s.to("cpu", torch.float64) for s in scores])
-        for layer_scores in together.split(nnz):
-            # A layer's best connection stays, whatever the others have: none may die out.
-            layer_scores[layer_scores.argmax()] = torch.inf
-        together = _without_lowest(together, total)
-        parts = together.split(nnz)
+            kept_now = sum(int(kept.sum()) for kept in keep)
+            count = sum(targets[site.path] for site in group) - kept_now
+            if self._grow.score is None:
+                grown = grow_random(taken, count, self._generator)
+            else:
+                grown = grow_best(group, taken, count, self._grow.score)
+            done |= self._apply(group, keep, grown)
+        return UpdateRecord(self.steps, fraction, done)
+
+    def _groups(self, sites: list[Site]) -> list[list[Site]]:
+        """Layers that share one budget."""
+        return [sites] if self.method.scope == "global" else [[site] for site in sites]
+
+    def _targets(self, sites: list[Site]) -> dict[str, int]:
+        """Connections of every layer after the update, by path."""
+        if self.method.density is None:
+            return {site.path: site.topology.nnz for site in sites}
+        sizes = {site.path: site.topology.shape.numel() for site in sites}
+        return share(sizes, self._shares, self._target_density(self.steps))
+
+    def _kept(
+        self, group: list[Site], fraction: float, targets: Mapping[str, int] | None
+    ) -> list[Tensor]:
+        """Which connections of each layer stay, bool ``[nnz]``; without targets, none are grown."""
+        nnz = [site.topology.nnz for site in group]
+        least, most = 0, sum(max(0, n - 1) for n in nnz)
+        if targets is not None:
+            gains = [targets[site.path] - n for site, n in zip(group, nnz, strict=True)]
+            least = sum(max(0, -gain) for gain in gains)
+            room = [site.free - max(0, gain) for site, gain in zip(group, gains, strict=True)]
+            most = sum(min(max(0, n - 1), free) for n, free in zip(nnz, room, strict=True))
+        total = max(least, min(round(fraction * sum(nnz)), most))
+        scores = [self._drop_scores(site) for site in group]
+        together = scores[0]
+        if len(group) > 1:
+            together = torch.cat([s.to("cpu", torch.float64) for s in scores])
+            for layer_scores in together.split(nnz):
+                # A layer's best connection stays, whatever the others have: none may die out.
+                if layer_scores.numel():
+                    layer_scores[layer_scores.argmax()] = torch.inf
+        parts = _without_lowest(together, total).split(nnz)
         return [part.to(s.device) for part, s in zip(parts, scores, strict=True)]
 
     def _drop_scores(self, site: Site) -> Tensor:
@@ -291,15 +305,15 @@ class Evolution:
         return scores.detach()
 
     def _apply(
-        self, sites: list[Site], keep: list[Tensor], grown: list[Tensor], fraction: float
-    ) -> UpdateRecord:
+        self, sites: list[Site], keep: list[Tensor], grown: list[Tensor]
+    ) -> dict[str, LayerUpdate]:
         done = {}
         for site, kept, new in zip(sites, keep, grown, strict=True):
             dropped = site.topology.nnz - int(kept.sum())
             if dropped or new.numel():
                 self._rewire(site, site.topology.rewire(kept, new))
             done[site.path] = LayerUpdate(dropped, new.numel(), site.layer.topology.nnz)
-        return UpdateRecord(self.steps, fraction, done)
+        return done
 
     @torch.no_grad()
     def _rewire(self, site: Site, change: Rewiring) -> None:
@@ -309,6 +323,8 @@ class Evolution:
         grad = None if old.grad is None else change.carry(old.grad, start.new_zeros(start.shape))
         layer.set_topology(change.topology, values)
         layer.values.grad = grad
+        if layer.values is not old:
+            capture.follow(old, layer.values)
         carry_state(self.optimizer, old, layer.values, change, self._policy, site.path)
 
 
@@ -359,15 +375,13 @@ def _interval(method: Method, steps_per_epoch: int | None) -> int | None:
 
 
 def _scores(method: Method) -> tuple[DropScore, GrowScore]:
-    drop = method.drop if isinstance(method.drop, str) else DropScore(method.drop)
-    if isinstance(drop, str):
-        drop = _named(DROP_SCORES, drop, "drop")
-    grow: Any = method.grow
+    drop, grow = _named(DROP_SCORES, method.drop, "drop"), _named(GROW_SCORES, method.grow, "grow")
+    # A function that is registered keeps what it was registered with.
+    if callable(drop):
+        drop = next((d for d in DROP_SCORES.values() if d.score is drop), DropScore(drop))
     if callable(grow):
-        registered = [g for g in GROW_SCORES.values() if g.score is grow]
-        grow = registered[0] if registered else GrowScore(grow, gradient=True)
-    else:
-        grow = _named(GROW_SCORES, grow, "grow")
+        own = GrowScore(grow, gradient=True)
+        grow = next((g for g in GROW_SCORES.values() if g.score is grow), own)
     return drop, grow
 
 

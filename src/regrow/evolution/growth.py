@@ -15,30 +15,25 @@ from regrow.topology.patterns import free_positions, sample_distinct
 TILE = 2**22
 
 
-def grow_random(
-    taken: Sequence[Topology], counts: Sequence[int] | int, generator: torch.Generator
-) -> list[Tensor]:
-    """Draw free positions uniformly without replacement.
+def grow_random(taken: Sequence[Topology], count: int, generator: torch.Generator) -> list[Tensor]:
+    """Draw free positions of some layers together, uniformly without replacement.
 
     Args:
         taken: Per layer, the positions that are not free.
-        counts: How many to draw in each layer, or in all of them together.
+        count: How many to draw.
         generator: CPU generator.
 
     Returns:
         Per layer, flat positions int64.
     """
-    free = [topology.shape.numel() - topology.nnz for topology in taken]
-    if isinstance(counts, int):
-        ends = torch.tensor(free).cumsum(0)
-        ranks = sample_distinct(int(ends[-1]), counts, generator).sort().values
-        cuts = torch.searchsorted(ranks, ends)
-        parts = torch.tensor_split(ranks, cuts[:-1])
-        starts = [0, *ends[:-1].tolist()]
-        drawn = [part - start for part, start in zip(parts, starts, strict=True)]
-    else:
-        drawn = [sample_distinct(n, k, generator) for n, k in zip(free, counts, strict=True)]
-    return [free_positions(t, ranks) for t, ranks in zip(taken, drawn, strict=True)]
+    ends = torch.tensor([t.shape.numel() - t.nnz for t in taken]).cumsum(0)
+    ranks = sample_distinct(int(ends[-1]), count, generator).sort().values
+    parts = torch.tensor_split(ranks, torch.searchsorted(ranks, ends)[:-1])
+    starts = [0, *ends[:-1].tolist()]
+    return [
+        free_positions(topology, part - start)
+        for topology, part, start in zip(taken, parts, starts, strict=True)
+    ]
 
 
 def best_free(
@@ -94,32 +89,27 @@ def _scored(site: Site, candidates: Candidates, score: GrowFunction) -> Tensor:
 
 
 def grow_best(
-    sites: Sequence[Site],
-    taken: Sequence[Topology],
-    counts: Sequence[int] | int,
-    score: GrowFunction,
+    sites: Sequence[Site], taken: Sequence[Topology], count: int, score: GrowFunction
 ) -> list[Tensor]:
-    """Grow the free positions of highest score, per layer or over all layers together.
+    """Find the free positions of highest score over some layers together.
 
     Args:
         sites: The layers.
         taken: Per layer, the positions that are not free.
-        counts: How many in each layer, or in all of them together.
+        count: How many.
         score: Scores of candidate positions.
 
     Returns:
         Per layer, flat positions int64.
     """
-    if not isinstance(counts, int):
-        triples = zip(sites, taken, counts, strict=True)
-        return [best_free(site, busy, count, score)[1] for site, busy, count in triples]
     found = []
     for site, busy in zip(sites, taken, strict=True):
         free = busy.shape.numel() - busy.nnz
-        found.append(best_free(site, busy, min(counts, free), score))
-    device = found[0][0].device
-    layer = torch.cat([torch.full_like(p, i) for i, (_, p) in enumerate(found)]).to(device)
-    chosen = torch.cat([scores for scores, _ in found]).topk(counts).indices
+        found.append(best_free(site, busy, min(count, free), score))
+    if len(found) == 1:
+        return [found[0][1]]
+    layer = torch.cat([torch.full_like(p, i) for i, (_, p) in enumerate(found)])
+    chosen = torch.cat([scores for scores, _ in found]).topk(count).indices
     layer, positions = layer[chosen], torch.cat([p for _, p in found])[chosen]
     return [positions[layer == i] for i in range(len(found))]
 
