@@ -50,7 +50,7 @@ class Exploration:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The marks, for a checkpoint: bool tensors in the dense shapes, by path."""
-        return dict(self._tried)
+        return {path: tried.clone() for path, tried in self._tried.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from saved marks.

@@ -128,13 +128,25 @@ def summary(model: nn.Module, example_input: Tensor) -> Summary:
         counter = FlopCounterMode(display=False)
         with counter:
             model(example_input)
-    counts = counter.get_flop_counts()
     root = type(model).__name__
+    counts = {
+        name.removeprefix(root).removeprefix("."): sum(by_operator.values())
+        for name, by_operator in counter.get_flop_counts().items()
+    }
     layers = []
     for path, module in named.items():
-        flops = sum(counts.get(f"{root}.{path}" if path else root, {}).values())
+        inner = sum(_counted(child, path, name, counts) for name, child in module.named_children())
+        flops = counts.get(path, 0) - inner
         layers.append(_layer(path, module, inputs.get(path), flops))
     return Summary(layers)
+
+
+def _counted(module: nn.Module, above: str, name: str, counts: dict[str, int]) -> int:
+    """FLOPs within a module; a container that is itself never called has those of its parts."""
+    path = f"{above}.{name}" if above else name
+    if path in counts:
+        return counts[path]
+    return sum(_counted(child, path, part, counts) for part, child in module.named_children())
 
 
 def _layer(path: str, module: nn.Module, x: Tensor | None, flops: int) -> LayerSummary:
