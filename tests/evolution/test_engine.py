@@ -27,6 +27,11 @@ from regrow.topology.allocation import allocate
 RIGL = {"method": "rigl", "every": 2, "until": 100}
 
 
+def kept_now() -> list[capture.Captured]:
+    """What is kept for each armed layer."""
+    return [kept.pairs for kept in capture._armed.values()]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_stays_armed() -> Iterator[None]:
     capture._armed.clear()
@@ -488,18 +493,18 @@ def test_nothing_is_kept_after_an_update_nor_between() -> None:
     run = Run(method="rigl", every=3, until=100)
     for step in range(1, 8):
         run.backward()
-        kept = sum(len(pairs) for pairs in capture._armed.values())
+        kept = sum(len(pairs) for pairs in kept_now())
         assert kept == (2 if step % 3 == 0 else 0)
         run.optimizer.step()
         run.evolution.step()
-        assert sum(len(pairs) for pairs in capture._armed.values()) == 0
+        assert sum(len(pairs) for pairs in kept_now()) == 0
 
 
 def test_activations_of_an_update_are_freed() -> None:
     run = Run(**RIGL)
     run.step()
     run.backward()
-    kept = [weakref.ref(x) for pairs in capture._armed.values() for x, _ in pairs]
+    kept = [weakref.ref(x) for pairs in kept_now() for x, _ in pairs]
     assert len(kept) == 2
     run.optimizer.step()
     run.evolution.step()
@@ -521,7 +526,7 @@ def test_who_stops_calling_keeps_no_more_than_one_step() -> None:
     for _ in range(4):
         run.backward()
         run.optimizer.step()
-    assert [len(pairs) for pairs in capture._armed.values()] == [1, 1]
+    assert [len(pairs) for pairs in kept_now()] == [1, 1]
     assert run.evolution.step() is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_closed_collection_gives_way_to_the_next_step(layer: SparseLinear) -> 
     capture.arm(layer.values)
     backward(layer, torch.ones(2, 3))
     capture.close(layer.values)
-    assert len(capture._armed[layer.values.data_ptr()]) == 1
+    assert len(capture._armed[layer.values.data_ptr()].pairs) == 1
     backward(layer, torch.full((2, 3), 2.0))
     backward(layer, torch.full((2, 3), 3.0))
     assert [x[0, 0].item() for x, _ in capture.take(layer.values)] == [2.0, 3.0]
@@ -85,3 +86,13 @@ def test_a_collection_moves_with_replaced_values(layer: SparseLinear) -> None:
     capture.follow(layer.values, new)
     assert capture.take(layer.values) == []
     assert len(capture.take(new)) == 1
+
+
+def test_what_is_kept_goes_with_the_layer() -> None:
+    layer = SparseLinear(6, 4, density=0.5)
+    capture.arm(layer.values)
+    layer(torch.ones(2, 6)).sum().backward()
+    assert len(capture._armed) == 1
+    del layer
+    gc.collect()
+    assert capture._armed == {}

@@ -7,24 +7,36 @@ the operator, so it works in every loop and under ``torch.compile``.
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass, field
+
 from torch import Tensor
 
 Captured = list[tuple[Tensor, Tensor]]
 
-_armed: dict[int, Captured] = {}
-_closed: set[int] = set()
+
+@dataclass
+class _Kept:
+    """What one armed layer has seen; it goes with the values it belongs to."""
+
+    owner: weakref.ref[Tensor]
+    pairs: Captured = field(default_factory=list)
+    complete: bool = False
+
+
+# By address: compiled code passes the operator other objects than the layer's, at the same place.
+_armed: dict[int, _Kept] = {}
 
 
 def arm(values: Tensor) -> None:
     """Keep what the next backward passes of the layer with these values see."""
-    _armed[values.data_ptr()] = []
-    _closed.discard(values.data_ptr())
+    _put(values, [], complete=False)
 
 
 def take(values: Tensor) -> Captured:
     """Stop keeping, and return the pairs (input ``[batch, in]``, gradient ``[batch, out]``)."""
-    _closed.discard(values.data_ptr())
-    return _armed.pop(values.data_ptr(), [])
+    kept = _armed.pop(values.data_ptr(), None)
+    return kept.pairs if kept else []
 
 
 def close(values: Tensor) -> None:
@@ -32,25 +44,31 @@ def close(values: Tensor) -> None:
 
     So no more than one step's worth is ever kept, whether or not somebody takes it.
     """
-    if values.data_ptr() in _armed:
-        _closed.add(values.data_ptr())
+    if kept := _armed.get(values.data_ptr()):
+        kept.complete = True
 
 
 def follow(old: Tensor, new: Tensor) -> None:
     """Go on for values that replace others of the same layer."""
-    if old.data_ptr() in _armed:
-        closed = old.data_ptr() in _closed
-        _armed[new.data_ptr()] = take(old)
-        if closed:
-            close(new)
+    if kept := _armed.pop(old.data_ptr(), None):
+        _put(new, kept.pairs, kept.complete)
 
 
 def record(values: Tensor, x: Tensor, grad: Tensor) -> None:
     """Keep one backward pass if the layer is armed; called by the operator."""
-    key = values.data_ptr() if _armed else 0
-    if (kept := _armed.get(key)) is not None:
-        if key in _closed:
-            _closed.discard(key)
-            kept.clear()
+    if _armed and (kept := _armed.get(values.data_ptr())):
+        if kept.complete:
+            kept.pairs.clear()
+            kept.complete = False
         # Copies: loops refill their input tensors, and compiled code reuses its memory.
-        kept.append((x.detach().clone(), grad.detach().clone()))
+        kept.pairs.append((x.detach().clone(), grad.detach().clone()))
+
+
+def _put(values: Tensor, pairs: Captured, complete: bool) -> None:
+    key = values.data_ptr()
+
+    def forget(owner: weakref.ref[Tensor]) -> None:
+        if (kept := _armed.get(key)) and kept.owner is owner:
+            del _armed[key]
+
+    _armed[key] = _Kept(weakref.ref(values, forget), pairs, complete)

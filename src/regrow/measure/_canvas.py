@@ -71,7 +71,7 @@ def style() -> Iterator[None]:
     """Within this context texts and files are made the same way, whatever the user's settings."""
     import matplotlib
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "font.family": ["sans-serif"],
         "font.sans-serif": ["DejaVu Sans"],
         "font.size": FONT,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> RunResu
     with _locked(run_dir):
         config = {
             **options.to_dict(),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "regrow": regrow.__version__,
             "torch": torch.__version__,
             "machine": describe_machine(),
