@@ -19,6 +19,16 @@ using std::int32_t;
 using std::int64_t;
 
 #define REGROW_INLINE inline __attribute__((always_inline))
+#define REGROW_LAMBDA __attribute__((always_inline))
+
+// Holds a vector in a register.
+#if defined(__x86_64__) || defined(__i386__)
+#define REGROW_KEEP(v) asm("" : "+v"(v))
+#elif defined(__aarch64__)
+#define REGROW_KEEP(v) asm("" : "+w"(v))
+#else
+#define REGROW_KEEP(v)
+#endif
 
 template <typename T>
 constexpr int kLanes = REGROW_VECTOR_BYTES / static_cast<int>(sizeof(T));
@@ -52,7 +62,7 @@ REGROW_INLINE void store_unaligned(T* p, Vector<T, L> v) {
   *reinterpret_cast<typename VectorOf<T, L>::unaligned*>(p) = v;
 }
 
-// ---- Shuffles: exchange of the off-diagonal blocks of two vectors, the step of a transposition.
+// ---- Shuffles.  Steps within 128 bits cost one instruction each, so the rest is kept to a minimum.
 
 template <int... I>
 struct Indices {};
@@ -63,84 +73,171 @@ struct Count<0, I...> {
   using type = Indices<I...>;
 };
 
-template <int Half, typename V, int... I>
-REGROW_INLINE V lower(V a, V b, Indices<I...>) {
-  return __builtin_shufflevector(a, b, ((I & Half) ? int(sizeof...(I)) + I - Half : I)...);
+// Lanes of (a, b) that hold, in every group of lanes, the even or odd ones of a and then of b.
+constexpr int deinterleaved(int lane, int lanes, int group, int odd) {
+  const int place = lane % group, half = group / 2;
+  return (place < half ? 0 : lanes) + lane - place + 2 * (place % half) + odd;
 }
-template <int Half, typename V, int... I>
-REGROW_INLINE V upper(V a, V b, Indices<I...>) {
-  return __builtin_shufflevector(a, b, ((I & Half) ? int(sizeof...(I)) + I : I + Half)...);
+// Lanes of (a, b) that hold, in every group of G lanes, the lower or upper blocks of a and b in turn.
+constexpr int interleaved(int lane, int lanes, int block, int group, int up) {
+  const int place = lane % group / block, half = group / block / 2;
+  const int from = place / 2 + up * half;
+  return (place % 2 == 0 ? 0 : lanes) + lane / group * group + from * block + lane % block;
+}
+template <int Group, int Odd, typename V, int... I>
+REGROW_INLINE V deinterleave(V a, V b, Indices<I...>) {
+  return __builtin_shufflevector(a, b, deinterleaved(I, sizeof...(I), Group, Odd)...);
+}
+template <int Block, int Group, int Up, typename V, int... I>
+REGROW_INLINE V interleave(V a, V b, Indices<I...>) {
+  return __builtin_shufflevector(a, b, interleaved(I, sizeof...(I), Block, Group, Up)...);
+}
+template <typename V, int... I>
+REGROW_INLINE auto join(V a, V b, Indices<I...>) {
+  return __builtin_shufflevector(a, b, I...);
+}
+template <int From, typename V, int... I>
+REGROW_INLINE auto half(V v, Indices<I...>) {
+  return __builtin_shufflevector(v, v, (From + I)...);
 }
 
-template <int Half, int L, typename V>
-REGROW_INLINE void transpose_step(V* v) {
-  if constexpr (Half > 0) {
-    for (int i = 0; i < L; ++i) {
-      if (i & Half) continue;
-      const V a = v[i], b = v[i + Half];
-      v[i] = lower<Half>(a, b, typename Count<L>::type{});
-      v[i + Half] = upper<Half>(a, b, typename Count<L>::type{});
+// Lanes in 128 bits, or all of a shorter vector.
+template <typename T, int L>
+constexpr int kGroup = L * int(sizeof(T)) < 16 ? L : 16 / int(sizeof(T));
+
+// Adds up each of N vectors, N no more than a group: lane i of the result is the sum of vector i.
+// Every sum is formed in the same order, whatever its place.
+template <typename T, int L, int N>
+REGROW_INLINE void pair_up(Vector<T, L>* v) {
+  if constexpr (N > 1) {
+    using All = typename Count<L>::type;
+    for (int i = 0; i < N / 2; ++i) {
+      const Vector<T, L> a = v[2 * i], b = v[2 * i + 1];
+      v[i] = deinterleave<kGroup<T, L>, 0>(a, b, All{}) + deinterleave<kGroup<T, L>, 1>(a, b, All{});
     }
-    transpose_step<Half / 2, L>(v);
+    pair_up<T, L, N / 2>(v);
   }
 }
-
-// Sum of each of L vectors, lane i from vector i; the order of additions is the same for all.
-template <int Half, int L, typename V>
-REGROW_INLINE V sum_each(V* v) {
-  if constexpr (Half > 0) {
-    for (int i = 0; i < Half; ++i) {
-      const V a = v[i], b = v[i + Half];
-      v[i] = lower<Half>(a, b, typename Count<L>::type{}) +
-             upper<Half>(a, b, typename Count<L>::type{});
-    }
-    return sum_each<Half / 2, L>(v);
+template <typename T, int L>
+REGROW_INLINE Vector<T, kGroup<T, L>> add_groups(Vector<T, L> v) {
+  if constexpr (L == kGroup<T, L>) {
+    return v;
   } else {
-    return v[0];
+    using Half = typename Count<L / 2>::type;
+    return add_groups<T, L / 2>(half<0>(v, Half{}) + half<L / 2>(v, Half{}));
+  }
+}
+template <typename T, int L>
+REGROW_INLINE Vector<T, kGroup<T, L>> sum_each(Vector<T, L>* v) {
+  pair_up<T, L, kGroup<T, L>>(v);
+  return add_groups<T, L>(v[0]);
+}
+
+// Rows r, r + G, r + 2G, ... of a matrix, G columns of each, side by side in one vector.
+template <typename T, int L, int G>
+REGROW_INLINE Vector<T, L> load_rows(const T* first, int64_t stride) {
+  if constexpr (L == G) {
+    return load_unaligned<T, L>(first);
+  } else {
+    return join(load_rows<T, L / 2, G>(first, stride),
+                load_rows<T, L / 2, G>(first + L / 2 * stride, stride), typename Count<L>::type{});
   }
 }
 
-// target[c * target_stride + r] = source[r * source_stride + c]
-template <typename T>
-void turn(const T* source, int64_t source_stride, T* target, int64_t target_stride, int64_t rows,
-          int64_t columns) {
-  constexpr int L = kLanes<T>;
-  int64_t r = 0;
-  for (; r + L <= rows; r += L) {
-    const T* from = source + r * source_stride;
-    int64_t c = 0;
-    for (; c + L <= columns; c += L) {
-      Vector<T, L> v[L];
-      for (int i = 0; i < L; ++i) v[i] = load_unaligned<T, L>(from + i * source_stride + c);
-      transpose_step<L / 2, L>(v);
-      for (int i = 0; i < L; ++i) store_unaligned<T, L>(target + (c + i) * target_stride + r, v[i]);
-    }
-    for (; c < columns; ++c)
-      for (int i = 0; i < L; ++i) target[c * target_stride + r + i] = from[i * source_stride + c];
+// Columns of a strip of L rows and G columns.
+template <typename T, int L>
+REGROW_INLINE void load_strip(const T* source, int64_t stride, Vector<T, L>* columns) {
+  using V = Vector<T, L>;
+  using All = typename Count<L>::type;
+  constexpr int G = kGroup<T, L>;
+  V rows[G];
+  for (int i = 0; i < G; ++i) rows[i] = load_rows<T, L, G>(source + i * stride, stride);
+  if constexpr (G == 2) {
+    columns[0] = interleave<1, G, 0>(rows[0], rows[1], All{});
+    columns[1] = interleave<1, G, 1>(rows[0], rows[1], All{});
+  } else {
+    const V low = interleave<1, G, 0>(rows[0], rows[1], All{});
+    const V high = interleave<1, G, 1>(rows[0], rows[1], All{});
+    const V low2 = interleave<1, G, 0>(rows[2], rows[3], All{});
+    const V high2 = interleave<1, G, 1>(rows[2], rows[3], All{});
+    columns[0] = interleave<2, G, 0>(low, low2, All{});
+    columns[1] = interleave<2, G, 1>(low, low2, All{});
+    columns[2] = interleave<2, G, 0>(high, high2, All{});
+    columns[3] = interleave<2, G, 1>(high, high2, All{});
   }
+}
+
+// target[c * target_stride + r] = source[r * source_stride + c] for the rows [first, rows), L * Strips
+// at a time as far as these go; returns the first row that is left.
+//
+// Rows that are a power of two apart fall on the same few places of the cache, so the side that is
+// row-major in memory is walked along its cache lines: the source if `AlongSource`, else the target.
+template <typename T, int L, int Strips, bool AlongSource>
+REGROW_INLINE int64_t turn(const T* source, int64_t source_stride, T* target, int64_t target_stride,
+                           int64_t first, int64_t rows, int64_t columns) {
+  constexpr int G = kGroup<T, L>;
+  const int64_t last = first + (rows - first) / (L * Strips) * (L * Strips);
+  const int64_t whole = columns / G * G;
+  const auto strips = [&](int64_t r, int64_t c) REGROW_LAMBDA {
+    Vector<T, L> v[Strips][G];
+    for (int s = 0; s < Strips; ++s)
+      load_strip<T, L>(source + (r + s * L) * source_stride + c, source_stride, v[s]);
+    for (int i = 0; i < G; ++i)
+      for (int s = 0; s < Strips; ++s)
+        store_unaligned<T, L>(target + (c + i) * target_stride + r + s * L, v[s][i]);
+  };
+  if constexpr (AlongSource) {
+    for (int64_t r = first; r < last; r += L * Strips)
+      for (int64_t c = 0; c < whole; c += G) strips(r, c);
+  } else {
+    for (int64_t c = 0; c < whole; c += G)
+      for (int64_t r = first; r < last; r += L * Strips) strips(r, c);
+  }
+  for (int64_t r = first; r < last; ++r)
+    for (int64_t c = whole; c < columns; ++c)
+      target[c * target_stride + r] = source[r * source_stride + c];
+  return last;
+}
+
+template <typename T, bool AlongSource>
+void turn_all(const T* source, int64_t source_stride, T* target, int64_t target_stride,
+              int64_t rows, int64_t columns) {
+  constexpr int L = kLanes<T>, G = kGroup<T, L>;
+  int64_t r = 0;
+  if constexpr (!AlongSource && L * sizeof(T) < 64)
+    r = turn<T, L, 2, AlongSource>(source, source_stride, target, target_stride, r, rows, columns);
+  r = turn<T, L, 1, AlongSource>(source, source_stride, target, target_stride, r, rows, columns);
+  if constexpr (G < L)
+    r = turn<T, G, 1, AlongSource>(source, source_stride, target, target_stride, r, rows, columns);
   for (; r < rows; ++r)
     for (int64_t c = 0; c < columns; ++c)
       target[c * target_stride + r] = source[r * source_stride + c];
 }
 
-// As `turn`, and zero in the columns of the target that no row of the source fills.
+// Turns `samples` rows of a row-major operand into `features` rows of `width`, padded with zeros.
 template <typename T>
-void turn_padded(const T* source, int64_t source_stride, T* target, int32_t width, int64_t rows,
-                 int64_t columns) {
-  turn(source, source_stride, target, width, rows, columns);
-  if (rows == width) return;
-  for (int64_t c = 0; c < columns; ++c)
-    for (int64_t r = rows; r < width; ++r) target[c * width + r] = T(0);
+void turn_in(const T* source, int64_t stride, T* target, int32_t width, int64_t samples,
+             int64_t features) {
+  turn_all<T, true>(source, stride, target, width, samples, features);
+  if (samples == width) return;
+  for (int64_t f = 0; f < features; ++f)
+    for (int64_t s = samples; s < width; ++s) target[f * width + s] = T(0);
+}
+
+// The way back, without the padding.
+template <typename T>
+void turn_out(const T* source, int32_t width, T* target, int64_t stride, int64_t samples,
+              int64_t features) {
+  turn_all<T, false>(source, width, target, stride, features, samples);
 }
 
 template <typename T>
 void pack(const PackUnit<T>& unit) {
-  // Blocks of features, so that a cache line of the source is used up before it is evicted.
-  for (int64_t f = unit.first; f < unit.last; f += 4 * kBlock) {
-    const int64_t n = f + 4 * kBlock < unit.last ? 4 * kBlock : unit.last - f;
-    turn_padded(unit.source + f, unit.features, unit.packed + f * unit.width, unit.width,
-                unit.samples, n);
-  }
+  // Blocks of features, so that the target is still in the cache when its rows are filled up.
+  constexpr int64_t kStep = 4 * kBlock;
+  for (int64_t f = unit.first; f < unit.last; f += kStep)
+    turn_in(unit.source + f, unit.features, unit.packed + f * unit.width, unit.width, unit.samples,
+            f + kStep < unit.last ? kStep : unit.last - f);
 }
 
 // ---- Forward
@@ -190,82 +287,140 @@ void forward_tile(const ForwardUnit<T>& unit) {
   for (int64_t row = unit.first; row < unit.last; row += kBlock) {
     const int64_t rows = row + kBlock < unit.last ? kBlock : unit.last - row;
     for (int64_t r = 0; r < rows; ++r) forward_row<T, L, N>(unit, row + r, block + r * width);
-    turn(block, width, unit.y + row, unit.n_out, rows, unit.samples);
+    turn_out(block, width, unit.y + row, unit.n_out, unit.samples, rows);
   }
 }
 
 // ---- Backward
 
-// Vectors of products that wait for their horizontal sums, which are cheapest L at a time.
+// Adds the horizontal sums of a group of products to the first `count` of their targets.
 template <typename T, int L>
-struct Sums {
-  static constexpr int kRoom = 64;
-  Vector<T, L> waiting[kRoom + L];
+REGROW_INLINE void add_sums(const Vector<T, L>* products, int count, T* target) {
+  constexpr int G = kGroup<T, L>;
+  if constexpr (L == 1) {
+    if (count > 0) *target += products[0];
+  } else {
+    Vector<T, L> v[G];
+    for (int i = 0; i < G; ++i) v[i] = products[i];
+    const Vector<T, G> sums = sum_each<T, L>(v);
+    if (count == G) {
+      store_unaligned<T, G>(target, load_unaligned<T, G>(target) + sums);
+    } else {
+      for (int i = 0; i < count; ++i) target[i] += sums[i];
+    }
+  }
+}
+
+// Vectors of products that wait for their horizontal sums.  Among multiply-adds that accumulate,
+// these would hold up the chains, so they are formed in runs of their own.
+template <typename T, int L>
+struct Products {
+  static constexpr int kGroupSize = kGroup<T, L>;
+  static constexpr int kRun = 64;
+  Vector<T, L> waiting[2 * kRun + kGroupSize];
   int count;
   T* target;
 
+  // Room for `more` products, at most kRun.
+  REGROW_INLINE Vector<T, L>* room(int more) {
+    if (count + more > 2 * kRun) flush();
+    Vector<T, L>* const first = waiting + count;
+    count += more;
+    return first;
+  }
   REGROW_INLINE void flush() {
-    int i = 0;
-    for (; i + L <= count; i += L) add(waiting + i, L);
-    for (int r = 0; i + r < count; ++r) waiting[r] = waiting[i + r];
-    count -= i;
+    const int groups = count / kGroupSize;
+    for (int i = 0; i < groups; ++i) {
+      add_sums<T, L>(waiting + i * kGroupSize, kGroupSize, target);
+      target += kGroupSize;
+    }
+    count -= groups * kGroupSize;
+    for (int i = 0; i < count; ++i) waiting[i] = waiting[groups * kGroupSize + i];
   }
   REGROW_INLINE void finish() {
     flush();
-    if constexpr (L > 1)
-      if (count > 0) add(waiting, count);
-    count = 0;
-  }
-  REGROW_INLINE void add(const Vector<T, L>* from, int n) {
-    if constexpr (L == 1) {
-      *target += from[0];
-    } else {
-      Vector<T, L> v[L];
-      for (int i = 0; i < L; ++i) v[i] = i < n ? from[i] : Vector<T, L>{};
-      const Vector<T, L> sums = sum_each<L / 2, L>(v);
-      if (n == L) {
-        store_unaligned<T, L>(target, load_unaligned<T, L>(target) + sums);
-      } else {
-        for (int i = 0; i < n; ++i) target[i] += sums[i];
-      }
-    }
-    target += n;
+    for (int i = count; i < kGroupSize; ++i) waiting[i] = Vector<T, L>{};
+    add_sums<T, L>(waiting, count, target);
   }
 };
 
-template <typename T, int L, int N, bool NeedX, bool NeedValues>
-REGROW_INLINE void backward_column(const T* packed, const int32_t* indices, const T* values,
-                                   int64_t count, const T* x, T* dx, Sums<T, L>& sums) {
+// As for the forward pass; with both gradients wanted there are no registers for more.
+constexpr int backward_sets_for(int vectors, bool need_values) {
+  return vectors >= 8 || (vectors >= 3 && need_values) ? 1 : 2;
+}
+
+// Connections [0, count) of a column, count a multiple of Sets.
+template <typename T, int L, int N, int Sets, bool NeedValues>
+REGROW_INLINE void backward_run(const T* packed, const int32_t* indices, const T* values,
+                                int64_t count, const Vector<T, L>* x, Vector<T, L> (*dx)[N],
+                                Vector<T, L>* products) {
   using V = Vector<T, L>;
-  constexpr int64_t width = L * N;
-  V xs[N], total[N];
-  for (int n = 0; n < N; ++n) {
-    total[n] = V{};
-    if constexpr (NeedValues) xs[n] = load<V>(x + n * L);
-  }
-  int64_t k = 0;
-  while (k < count) {
-    int64_t stop = count;
-    if constexpr (NeedValues) {
-      if (sums.count >= sums.kRoom) sums.flush();
-      const int64_t room = sums.kRoom - sums.count;
-      if (count - k > room) stop = k + room;
-    }
-    V* const waiting = sums.waiting + sums.count - k;
-    if constexpr (NeedValues) sums.count += static_cast<int>(stop - k);
-    for (; k < stop; ++k) {
-      const T* const p = packed + indices[k] * width;
+  for (int64_t k = 0; k < count; k += Sets) {
+    for (int s = 0; s < Sets; ++s) {
+      const T* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
       V product = V{};
       for (int n = 0; n < N; ++n) {
-        const V g = load<V>(p + n * L);
-        if constexpr (NeedX) total[n] += values[k] * g;
-        if constexpr (NeedValues) product += g * xs[n];
+        V g = load<V>(p + n * L);
+        // Two products need it: one load, not two that are folded into the multiply-adds.
+        if constexpr (NeedValues) REGROW_KEEP(g);
+        dx[s][n] += values[k + s] * g;
+        if constexpr (NeedValues) product += g * x[n];
       }
-      if constexpr (NeedValues) waiting[k] = product;
+      if constexpr (NeedValues) products[k + s] = product;
     }
   }
-  if constexpr (NeedX)
-    for (int n = 0; n < N; ++n) *reinterpret_cast<V*>(dx + n * L) = total[n];
+}
+
+template <typename T, int L, int N, bool NeedValues>
+REGROW_INLINE void backward_column(const T* packed, const int32_t* indices, const T* values,
+                                   int64_t count, const T* x, T* dx, Products<T, L>& products) {
+  using V = Vector<T, L>;
+  constexpr int S = backward_sets_for(N, NeedValues);
+  V xs[N], total[S][N];
+  for (int n = 0; n < N; ++n) {
+    for (int s = 0; s < S; ++s) total[s][n] = V{};
+    if constexpr (NeedValues) xs[n] = load<V>(x + n * L);
+  }
+  // Runs start at fixed places of the column, so that its sums do not depend on what came before.
+  for (int64_t k = 0; k < count; k += products.kRun) {
+    const int64_t run = count - k < products.kRun ? count - k : products.kRun;
+    const int64_t whole = run / S * S;
+    V* const out = NeedValues ? products.room(static_cast<int>(run)) : nullptr;
+    backward_run<T, L, N, S, NeedValues>(packed, indices + k, values + k, whole, xs, total,
+                                                out);
+    if (S > 1 && whole < run)
+      backward_run<T, L, N, 1, NeedValues>(packed, indices + k + whole, values + k + whole,
+                                                  1, xs, total, out + whole);
+  }
+  for (int n = 0; n < N; ++n) {
+    for (int s = 1; s < S; ++s) total[0][n] += total[s][n];
+    *reinterpret_cast<V*>(dx + n * L) = total[0][n];
+  }
+}
+
+// Gradient of the values only: nothing accumulates, and the sums are best formed at once.
+template <typename T, int L, int N>
+REGROW_INLINE void values_column(const T* packed, const int32_t* indices, int64_t count, const T* x,
+                                 T* dvalues) {
+  using V = Vector<T, L>;
+  constexpr int G = kGroup<T, L>;
+  V xs[N];
+  for (int n = 0; n < N; ++n) xs[n] = load<V>(x + n * L);
+  const auto product = [&](int64_t k) REGROW_LAMBDA {
+    const T* const p = packed + static_cast<int64_t>(indices[k]) * (L * N);
+    V sum = V{};
+    for (int n = 0; n < N; ++n) sum += load<V>(p + n * L) * xs[n];
+    return sum;
+  };
+  int64_t k = 0;
+  V products[G];
+  for (; k + G <= count; k += G) {
+    for (int i = 0; i < G; ++i) products[i] = product(k + i);
+    add_sums<T, L>(products, G, dvalues + k);
+  }
+  if (k == count) return;
+  for (int i = 0; i < G; ++i) products[i] = k + i < count ? product(k + i) : V{};
+  add_sums<T, L>(products, static_cast<int>(count - k), dvalues + k);
 }
 
 template <typename T, int L, int N, bool NeedX, bool NeedValues>
@@ -275,25 +430,31 @@ void backward_tile(const BackwardUnit<T>& unit, int64_t tile, const T* values, T
   const int64_t samples = tile + 1 < unit.tiles.count ? width : unit.tiles.batch - sample;
   const T* const packed = unit.packed + sample * unit.n_out;
   const T* const x = unit.x + sample * unit.n_in;
+  T* const dx = NeedX ? unit.dx + sample * unit.n_in : nullptr;
   const int64_t begin = unit.t_indptr[unit.first];
   alignas(64) T x_block[kBlock * width];
   alignas(64) T dx_block[kBlock * width];
-  Sums<T, L> sums;
-  sums.count = 0;
-  sums.target = dvalues;
+  Products<T, L> products;
+  products.count = 0;
+  products.target = dvalues;
   for (int64_t column = unit.first; column < unit.last; column += kBlock) {
     const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
-    if constexpr (NeedValues) turn_padded(x + column, unit.n_in, x_block, width, samples, columns);
+    if constexpr (NeedValues) turn_in(x + column, unit.n_in, x_block, width, samples, columns);
     for (int64_t c = 0; c < columns; ++c) {
       const int64_t start = unit.t_indptr[column + c];
-      backward_column<T, L, N, NeedX, NeedValues>(
-          packed, unit.t_indices + start, values + (start - begin),
-          unit.t_indptr[column + c + 1] - start, x_block + c * width, dx_block + c * width, sums);
+      const int64_t count = unit.t_indptr[column + c + 1] - start;
+      if constexpr (NeedX) {
+        backward_column<T, L, N, NeedValues>(packed, unit.t_indices + start,
+                                             values + (start - begin), count, x_block + c * width,
+                                             dx_block + c * width, products);
+      } else {
+        values_column<T, L, N>(packed, unit.t_indices + start, count, x_block + c * width,
+                               dvalues + (start - begin));
+      }
     }
-    if constexpr (NeedX)
-      turn(dx_block, width, unit.dx + sample * unit.n_in + column, unit.n_in, columns, samples);
+    if constexpr (NeedX) turn_out(dx_block, width, dx + column, unit.n_in, samples, columns);
   }
-  if constexpr (NeedValues) sums.finish();
+  if constexpr (NeedX && NeedValues) products.finish();
 }
 
 template <typename T, int L, int N>
@@ -313,18 +474,17 @@ template <typename T, int L, int N>
 void pairs_tile(const PairsUnit<T>& unit) {
   using V = Vector<T, L>;
   constexpr int64_t width = L * N;
-  Sums<T, L> sums;
-  sums.count = 0;
-  sums.target = unit.products + unit.first;
+  Products<T, L> products;
+  products.count = 0;
+  products.target = unit.products + unit.first;
   for (int64_t k = unit.first; k < unit.last; ++k) {
     const T* const g = unit.packed_grad + unit.rows[k] * width;
     const T* const x = unit.packed_x + unit.columns[k] * width;
     V product = V{};
     for (int n = 0; n < N; ++n) product += load<V>(g + n * L) * load<V>(x + n * L);
-    sums.waiting[sums.count++] = product;
-    if (sums.count == sums.kRoom) sums.flush();
+    *products.room(1) = product;
   }
-  sums.finish();
+  products.finish();
 }
 
 // ---- Choice of the tile width at run time
