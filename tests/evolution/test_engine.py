@@ -634,7 +634,7 @@ def test_updates_draw_no_global_random_numbers() -> None:
         ({"every": 1, "grow": "luck"}, ValueError, "grow must be one of gradient, random, got"),
         ({"every": 1, "start": "one"}, ValueError, "start must be one of init, zero, got 'one'"),
         ({"every": 1, "state": "age"}, ValueError, "state must be one of mean, zero, got 'age'"),
-        ({"every": 1, "scope": "row"}, ValueError, "scope of set must be layer or global"),
+        ({"every": 1, "scope": "row"}, ValueError, "scope of set must be layer, global or gate"),
         ({"every": 1, "fraction": 1.5}, ValueError, "fraction of set must be in [0, 1], got 1.5"),
         ({"every": 1, "fraction": Cosine(0.3)}, ValueError, "the cosine schedule needs its end"),
         (
