@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regrow.evolution import regions
 from regrow.evolution.growth import grow_best, grow_random
 from regrow.evolution.methods import STARTS, Method, methods
 from regrow.evolution.schedules import Constant
@@ -16,7 +17,7 @@ from regrow.evolution.scores import DROP_SCORES, GROW_SCORES, DropScore, GrowSco
 from regrow.kernels import capture
 from regrow.layers import sparse_layers
 from regrow.optim.carry import STATE_POLICIES, carry_state, check_state
-from regrow.topology import Rewiring, Topology
+from regrow.topology import Rewiring
 from regrow.topology.allocation import share
 
 
@@ -248,12 +249,14 @@ class Evolution:
         for group in self._groups(sites):
             keep = self._kept(group, fraction, targets)
             taken = [
-                _survivors(site, kept) if self.method.regrow else site.topology
+                regions.taken(site, kept, self.method.regrow)
                 for site, kept in zip(group, keep, strict=True)
             ]
             kept_now = sum(int(kept.sum()) for kept in keep)
             count = sum(targets[site.path] for site in group) - kept_now
-            if self._grow.score is None:
+            if self._by_gate(group[0]):
+                grown = [regions.grown_in_gates(group[0], taken[0], keep[0], self._grow.score)]
+            elif self._grow.score is None:
                 grown = grow_random(taken, count, self._generator)
             else:
                 grown = grow_best(group, taken, count, self._grow.score)
@@ -264,17 +267,23 @@ class Evolution:
         """Layers that share one budget."""
         return [sites] if self.method.scope == "global" else [[site] for site in sites]
 
+    def _by_gate(self, site: Site) -> bool:
+        return self.method.scope == "gate" and bool(site.layer.row_groups)
+
     def _targets(self, sites: list[Site]) -> dict[str, int]:
         """Connections of every layer after the update, by path."""
         if self.method.density is None:
             return {site.path: site.topology.nnz for site in sites}
-        sizes = {site.path: site.topology.shape.numel() for site in sites}
+        sizes = {site.path: site.topology.nnz + site.free for site in sites}
         return share(sizes, self._shares, self._target_density(self.steps))
 
     def _kept(
         self, group: list[Site], fraction: float, targets: Mapping[str, int] | None
     ) -> list[Tensor]:
         """Which connections of each layer stay, bool ``[nnz]``; without targets, none are grown."""
+        if self._by_gate(group[0]):
+            score = self._drop_scores(group[0])
+            return [regions.kept_in_gates(group[0], score, fraction, targets is not None)]
         nnz = [site.topology.nnz for site in group]
         least, most = 0, sum(max(0, n - 1) for n in nnz)
         if targets is not None:
@@ -291,7 +300,7 @@ class Evolution:
                 # A layer's best connection stays, whatever the others have: none may die out.
                 if layer_scores.numel():
                     layer_scores[layer_scores.argmax()] = torch.inf
-        parts = _without_lowest(together, total).split(nnz)
+        parts = regions.without_lowest(together, total).split(nnz)
         return [part.to(s.device) for part, s in zip(parts, scores, strict=True)]
 
     def _drop_scores(self, site: Site) -> Tensor:
@@ -328,17 +337,6 @@ class Evolution:
         carry_state(self.optimizer, old, layer.values, change, self._policy, site.path)
 
 
-def _without_lowest(scores: Tensor, count: int) -> Tensor:
-    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
-    keep[scores.topk(count, largest=False).indices] = False
-    return keep
-
-
-def _survivors(site: Site, keep: Tensor) -> Topology:
-    none = torch.empty(0, dtype=torch.int64)
-    return site.topology.rewire(keep, none).topology
-
-
 def _composed(method: str | Method, overrides: dict[str, Any]) -> Method:
     if isinstance(method, str):
         known = methods()
@@ -352,8 +350,14 @@ def _composed(method: str | Method, overrides: dict[str, Any]) -> Method:
                 f"Evolution takes the parts of a method: {', '.join(sorted(parts))}; got {name!r}"
             )
     composed = replace(method, **overrides)
-    if composed.scope not in ("layer", "global"):
-        raise ValueError(f"scope of {method.name} must be layer or global, got {composed.scope!r}")
+    if composed.scope not in ("layer", "global", "gate"):
+        raise ValueError(
+            f"scope of {method.name} must be layer, global or gate, got {composed.scope!r}"
+        )
+    if composed.scope == "gate" and composed.density is not None:
+        raise ValueError(
+            f"density of {method.name} must be None where scope is gate: each gate keeps its number"
+        )
     return composed
 
 

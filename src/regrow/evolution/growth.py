@@ -37,15 +37,16 @@ def grow_random(taken: Sequence[Topology], count: int, generator: torch.Generato
 
 
 def best_free(
-    site: Site, taken: Topology, count: int, score: GrowFunction
+    site: Site, taken: Topology, count: int, score: GrowFunction, first_row: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The free positions of highest score in one layer, found tile by tile.
 
     Args:
         site: The layer.
-        taken: Positions that are not free.
+        taken: Positions that are not free, in the whole layer or in some rows of it.
         count: How many to return, at most the number of free positions.
         score: Scores of candidate positions; NaN counts as the lowest.
+        first_row: The first of these rows; positions are counted from it.
 
     Returns:
         Scores ``[count]`` and flat positions int64 ``[count]``.
@@ -61,7 +62,7 @@ def best_free(
     if count == 0:
         return scores, positions
     busy = taken.positions
-    for first, candidates in _tiles(taken):
+    for first, candidates in _tiles(taken, first_row):
         tile = _scored(site, candidates, score).to(device)
         bounds = torch.tensor([first, first + tile.numel()], device=device)
         low, high = torch.searchsorted(busy, bounds).tolist()
@@ -114,9 +115,10 @@ def grow_best(
     return [positions[layer == i] for i in range(len(found))]
 
 
-def _tiles(taken: Topology) -> Iterator[tuple[int, Candidates]]:
+def _tiles(taken: Topology, first_row: int) -> Iterator[tuple[int, Candidates]]:
     rows, columns = taken.matrix_shape
     height = max(1, TILE // columns)
     for start in range(0, rows, height):
-        block = slice(start, min(rows, start + height))
+        stop = min(rows, start + height)
+        block = slice(first_row + start, first_row + stop)
         yield start * columns, Candidates(columns, block=block)

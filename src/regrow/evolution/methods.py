@@ -53,7 +53,8 @@ class Method:
         until: Last optimiser step at which an update may happen, and the end of the schedules;
             None for no end.
         scope: ``layer``: each layer keeps its number of connections; ``global``: scores are
-            compared across layers and only the total is kept.
+            compared across layers and only the total is kept; ``gate``: each gate of a recurrent
+            weight keeps its number, other layers as with ``layer``.
         density: Schedule of the density over all sparse layers; None keeps what there is.
         start: Values of new connections: ``zero``, ``init``, ``Normal(std)`` or a function.
         state: Optimiser state of new connections: ``zero``, ``mean`` or a function.

@@ -94,8 +94,10 @@ class Site:
 
     @property
     def free(self) -> int:
-        """Number of positions without a connection."""
-        return self.topology.shape.numel() - self.topology.nnz
+        """Number of positions at which a connection can grow."""
+        closed = self.layer.closed
+        barred = 0 if closed is None else closed.numel()
+        return self.topology.shape.numel() - self.topology.nnz - barred
 
     def gradient(self, candidates: Candidates) -> Tensor:
         """Gradient of the loss with respect to the weights at the candidates ``[k]``.
