@@ -44,7 +44,7 @@ $(VENV)/.dev: $(BUILD_FILES) | $(BIN)/python
 
 .PHONY: demo
 demo: $(VENV)/.run  ## train a sparse network on digits next to its dense twin, and write a report
-	@$(BIN)/regrow train
+	@$(BIN)/regrow train digits --compare dense static --seeds 3 --threads 1
 
 .PHONY: test
 test: $(VENV)/.dev  ## run the tests and the examples in docstrings, README and docs

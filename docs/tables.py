@@ -1,0 +1,141 @@
+"""Tables of README and docs, made from `results/`; `python docs/tables.py` rewrites the README."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+README = ROOT / "README.md"
+_BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_NAMES = {"set": "SET", "rigl": "RigL", "static": "static, random", "dense": "dense twin"}
+
+
+def run_table(name: str) -> str:
+    """One row for each arm of a run of `regrow train`, from `results/NAME.json`."""
+    found = _read(name)
+    arms: dict[str, dict[str, Any]] = found["arms"]
+    dense = arms["dense"]
+    rows = [
+        "| network | test accuracy | connections | bytes held | FLOPs of training | an epoch |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm, figures in arms.items():
+        cells = [
+            _NAMES.get(arm, arm),
+            _percent(figures["test_score"]),
+            f"{figures['connections']:,}",
+            _fewer(dense["bytes_total"], figures["bytes_total"], "smaller"),
+            _fewer(dense["flops_training_total"], figures["flops_training_total"], "fewer"),
+            _fewer(
+                *(statistics.median(a["seconds_per_epoch"]) for a in (dense, figures)), "faster"
+            ),
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def run_note(name: str) -> str:
+    """How the run of `run_table` was made, in a sentence or two."""
+    found = _read(name)
+    options, machine = found["options"], found["machine"]
+    seeds = len(found["arms"]["dense"]["test_score"])
+    hidden = "-".join(str(n) for n in options.get("hidden", [256, 256]))
+    rates = ", ".join(f"{arm} {a['learning_rate']:g}" for arm, a in found["arms"].items())
+    return (
+        f"{options.get('data', 'digits')}, hidden layers {hidden}, {found['epochs']} epochs for "
+        f"each network, mean ± standard deviation of {seeds} seeds, accuracy after the last epoch. "
+        f"Each has the best learning rate of one grid, judged on validation data ({rates}). "
+        f"Times are medians on {found['threads']} thread(s) of {machine['processor']} "
+        f"({machine['kernels']}), all in one run."
+    )
+
+
+def tutorial_note() -> str:
+    """SET against static on 2,000 images, from `results/set-tutorial.json`."""
+    found = _read("set-tutorial")
+    gains = found["set_minus_static"]
+    each = ", ".join(f"{gain:+.1f}" for gain in gains)
+    means = {arm: statistics.mean(scores) for arm, scores in found["accuracy"].items()}
+    return (
+        f"SET {means['set']:.1f} %, static {means['static']:.1f} %: "
+        f"{found['set_minus_static_mean']:+.1f} points, mean of {len(gains)} seeds ({each}). "
+        f"The authors' logs have {found['logged_by_the_authors']:+.1f}."
+    )
+
+
+def memory_note() -> str:
+    """Bytes per connection of a very wide layer, from `results/memory.json`."""
+    found = _read("memory")
+    return (
+        f"A layer of {found['features']:,} x {found['features']:,} with "
+        f"{found['connections']:,} connections peaks at {found['peak_step']:.0f} bytes per "
+        f"connection in a training step with Adam (batch {found['batch']}), activations included, "
+        f"and at {found['peak_update']:.0f} in an update of its topology. Weights, gradients and "
+        f"optimiser state of its dense twin alone would be "
+        f"{16 * found['features'] ** 2 / found['connections']:,.0f} bytes per connection."
+    )
+
+
+def resume_note() -> str:
+    """What killing a run did to it, from `results/kill-and-resume.json`."""
+    found = _read("kill-and-resume")
+    same = "identical, bit for bit" if found["identical"] else "NOT identical"
+    return f"Killed with SIGKILL {len(found['kills'])} times and resumed each time: {same}."
+
+
+TABLES = {
+    "fashion": lambda: run_table("fashion-mnist") + "\n\n" + run_note("fashion-mnist"),
+    "digits": lambda: run_table("digits") + "\n\n" + run_note("digits"),
+    "tutorial": tutorial_note,
+    "memory": memory_note,
+    "resume": resume_note,
+}
+
+
+def filled(text: str) -> str:
+    """A text with every marked block made anew."""
+    return _BLOCK.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def _percent(scores: list[float]) -> str:
+    mean = f"{100 * statistics.mean(scores):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(scores):.2f} %" if len(scores) > 1 else f"{mean} %"
+
+
+def _fewer(dense: float, own: float, word: str) -> str:
+    if own == dense:
+        return "1x"
+    if own < dense:
+        return f"{dense / own:.1f}x {word}"
+    opposite = {"smaller": "larger", "fewer": "more", "faster": "slower"}[word]
+    return f"{own / dense:.1f}x {opposite}"
+
+
+def main() -> int:
+    """Rewrite the README, or with --check say whether it is up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if outdated")
+    options = parser.parse_args()
+    text = README.read_text()
+    made = filled(text)
+    if options.check:
+        return int(made != text)
+    README.write_text(made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
