@@ -107,7 +107,8 @@ def _walk(
     flat = projected.reshape(-1, projected.shape[-1]).to(values.dtype).contiguous()
     begin = (h.to(values.dtype).contiguous(), c.to(values.dtype).contiguous())
     options = (rows, layer.cell, reverse, compute, training)
-    y, h, c = recurrence(flat, *begin, values, layer.bias, *operands, *options)
+    with torch.autocast(flat.device.type, enabled=False):
+        y, h, c = recurrence(flat, *begin, values, layer.bias, *operands, *options)
     return y.view(*projected.shape[:-1], h.shape[1]), h, c
 
 
