@@ -1,18 +1,12 @@
 #include "driver.h"
 
 #include <algorithm>
-#include <cstddef>
-#include <memory>
-#include <new>
 #include <vector>
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <unistd.h>
-#endif
 
 #include "isa.h"
 #include "pool.h"
 #include "products.h"
+#include "scratch.h"
 
 namespace regrow {
 namespace {
@@ -39,60 +33,7 @@ const Kernels<double>& kernels<double>() {
   return isa().wide;
 }
 
-Size level2_bytes() {
-  static const Size bytes = [] {
-    long size = 0;
-#if defined(_SC_LEVEL2_CACHE_SIZE)
-    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-#endif
-    return size > 0 ? Size{size} : Size{512} << 10;
-  }();
-  return bytes;
-}
-
 Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }
-
-// ---- Scratch memory, kept by the calling thread between calls: fresh pages are slow to get.
-
-class Scratch {
- public:
-  template <typename T>
-  T* get(Size count) {
-    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-    Buffer& kept = cache();
-    if (kept.bytes >= bytes) {
-      buffer_ = std::move(kept);
-      kept = Buffer{};
-    } else {
-      kept = Buffer{};
-      buffer_.data.reset(::operator new(bytes, kAlignment));
-      buffer_.bytes = bytes;
-    }
-    return static_cast<T*>(buffer_.data.get());
-  }
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() {
-    if (buffer_.bytes <= kKeptBytes) cache() = std::move(buffer_);
-  }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  static constexpr std::size_t kKeptBytes = std::size_t{32} << 20;
-  struct Free {
-    void operator()(void* p) const { ::operator delete(p, kAlignment); }
-  };
-  struct Buffer {
-    std::unique_ptr<void, Free> data;
-    std::size_t bytes = 0;
-  };
-  static Buffer& cache() {
-    thread_local Buffer buffer;
-    return buffer;
-  }
-  Buffer buffer_;
-};
 
 // ---- Tiles
 

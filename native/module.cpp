@@ -5,11 +5,13 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "convolution.h"
 #include "driver.h"
 #include "isa.h"
 #include "structure.h"
@@ -105,6 +107,79 @@ void linear_backward(int itemsize, Address grad, Address x, Address values, Addr
   });
 }
 
+// The shape of a convolution as 22 numbers: see regrow.kernels.native.
+regrow::ConvShape conv_shape(const std::vector<Size>& numbers) {
+  if (numbers.size() != 22)
+    throw std::invalid_argument("shape of a convolution must have 22 numbers, got " +
+                                std::to_string(numbers.size()));
+  regrow::ConvShape shape{numbers[0], numbers[1], numbers[2], numbers[3], {}, {}, {}, {}, {}, {}};
+  for (int axis = 0; axis < 3; ++axis) {
+    shape.in[axis] = numbers[4 + axis];
+    shape.out[axis] = numbers[7 + axis];
+    shape.kernel[axis] = numbers[10 + axis];
+    shape.stride[axis] = numbers[13 + axis];
+    shape.dilation[axis] = numbers[16 + axis];
+    shape.padding[axis] = numbers[19 + axis];
+    check_size("stride", shape.stride[axis] - 1, kMost);
+    check_size("dilation", shape.dilation[axis] - 1, kMost);
+    check_size("padding", shape.padding[axis], kMost);
+  }
+  if (shape.groups < 1 || shape.channels % shape.groups != 0 || shape.n_out % shape.groups != 0)
+    throw std::invalid_argument("groups must divide the channels, got " +
+                                std::to_string(shape.groups));
+  return shape;
+}
+
+Size product_of(std::initializer_list<Size> sizes) {
+  Size product = 1;
+  for (const Size size : sizes) {
+    check_size("size", size, kMost);
+    check_size("size", product * size);
+    product *= size;
+  }
+  return product;
+}
+Size input_size(const regrow::ConvShape& s) {
+  return product_of({s.batch, s.channels, s.in[0], s.in[1], s.in[2]});
+}
+Size output_size(const regrow::ConvShape& s) {
+  return product_of({s.batch, s.n_out, s.out[0], s.out[1], s.out[2]});
+}
+
+void conv_forward(int itemsize, Address x, Address values, Address indptr, Address indices,
+                  Address bias, Address y, const std::vector<Size>& numbers, Size nnz,
+                  int threads) {
+  const regrow::ConvShape shape = conv_shape(numbers);
+  check_size("nnz", nnz, kMost);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    regrow::run(regrow::ConvForward<T>{array<const T>("x", x, input_size(shape)),
+                                       array<const T>("values", values, nnz),
+                                       array<const Size>("indptr", indptr, shape.n_out + 1),
+                                       array<const std::int32_t>("indices", indices, nnz),
+                                       optional<const T>(bias),
+                                       array<T>("y", y, output_size(shape)), shape},
+                threads);
+  });
+}
+
+void conv_backward(int itemsize, Address grad, Address x, Address values, Address indptr,
+                   Address indices, Address dx, Address dvalues, const std::vector<Size>& numbers,
+                   Size nnz, int threads) {
+  const regrow::ConvShape shape = conv_shape(numbers);
+  check_size("nnz", nnz, kMost);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    regrow::run(regrow::ConvBackward<T>{array<const T>("grad", grad, output_size(shape)),
+                                        array<const T>("x", x, input_size(shape)),
+                                        array<const T>("values", values, nnz),
+                                        array<const Size>("indptr", indptr, shape.n_out + 1),
+                                        array<const std::int32_t>("indices", indices, nnz),
+                                        optional<T>(dx), optional<T>(dvalues), shape},
+                threads);
+  });
+}
+
 void pair_products(int itemsize, Address grad, Address x, Address rows, Address columns,
                    Address products, Size batch, Size n_in, Size n_out, Size count, int threads) {
   check_layer(batch, n_in, n_out, 0);
@@ -171,6 +246,8 @@ NB_MODULE(_native, m) {
   using Unlocked = nb::call_guard<nb::gil_scoped_release>;
   m.def("linear_forward", &linear_forward, Unlocked());
   m.def("linear_backward", &linear_backward, Unlocked());
+  m.def("conv_forward", &conv_forward, Unlocked());
+  m.def("conv_backward", &conv_backward, Unlocked());
   m.def("pair_products", &pair_products, Unlocked());
   m.def("transpose", &transpose, Unlocked());
   m.def("scatter", &scatter, Unlocked());

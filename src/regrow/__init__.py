@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from regrow.evolution import Evolution, Method
     from regrow.evolution.methods import methods
     from regrow.layers import (
+        SparseConv1d,
+        SparseConv2d,
+        SparseConv3d,
         SparseEmbedding,
         SparseGRU,
         SparseLinear,
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Evolution",
     "Method",
+    "SparseConv1d",
+    "SparseConv2d",
+    "SparseConv3d",
     "SparseEmbedding",
     "SparseGRU",
     "SparseLSTM",
@@ -50,6 +56,9 @@ __all__ = [
 _ROOMS = {
     "Evolution": "evolution",
     "Method": "evolution",
+    "SparseConv1d": "layers",
+    "SparseConv2d": "layers",
+    "SparseConv3d": "layers",
     "SparseEmbedding": "layers",
     "SparseGRU": "layers",
     "SparseLSTM": "layers",

@@ -47,6 +47,14 @@ def embedding() -> nn.Module:
     return nn.Sequential(nn.Embedding(9, 10), nn.Tanh(), nn.Linear(10, 8))
 
 
+def images(step: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(6, 3, 6, 5, generator=seeded(100 + step), dtype=dtype)
+
+
+def convolution() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 6, 3, 2, groups=2))
+
+
 class Recurrent(nn.Module):
     """The sequence that a recurrent module puts out."""
 
@@ -68,6 +76,7 @@ class Kind:
 
 MODELS = {
     "linear": Kind(linear),
+    "convolution": Kind(convolution, images),
     "embedding": Kind(embedding, ids),
     "rnn": Kind(lambda: Recurrent(nn.RNN)),
     "gru": Kind(lambda: Recurrent(nn.GRU)),

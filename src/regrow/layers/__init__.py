@@ -3,12 +3,16 @@
 from regrow.layers import convert_recurrent  # noqa: F401 - makes its modules known to sparsify
 from regrow.layers.align import align
 from regrow.layers.base import SparseLayer, sparse_layers
+from regrow.layers.conv import SparseConv1d, SparseConv2d, SparseConv3d
 from regrow.layers.convert import densify, sparsify
 from regrow.layers.embedding import SparseEmbedding
 from regrow.layers.linear import SparseLinear
 from regrow.layers.recurrent import SparseGRU, SparseLSTM, SparseRNN
 
 __all__ = [
+    "SparseConv1d",
+    "SparseConv2d",
+    "SparseConv3d",
     "SparseEmbedding",
     "SparseGRU",
     "SparseLSTM",
