@@ -311,6 +311,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.save_for_backward(y, *kept, h, c, values, *operands)
     ctx.options = (sizes, cell, reverse, compute)
     ctx.has_bias = bias is not None
+    # Zeros for what is kept would be as large as all gates, and nobody reads them.
+    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -318,10 +320,14 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _gradients(
-    ctx: Any, grads: tuple[Tensor, ...], backward: Backward
+    ctx: Any, grads: tuple[Tensor | None, ...], backward: Backward
 ) -> tuple[Tensor | None, ...]:
     need_projected, need_h, need_c, need_values, need_bias = ctx.needs_input_grad[:5]
-    into = [grad.contiguous() for grad in grads[:3]]
+    y, _, _, h, c, *_ = ctx.saved_tensors
+    into = [
+        torch.zeros_like(out) if grad is None else grad.contiguous()
+        for out, grad in zip((y, h, c), grads, strict=False)
+    ]
     need_bias = need_bias and ctx.has_bias
     found = backward(*into, *ctx.saved_tensors, *ctx.options, need_values, need_bias)
     needs = (need_projected, need_h, need_c, need_values, need_bias)
