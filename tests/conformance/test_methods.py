@@ -44,7 +44,7 @@ def linear() -> nn.Module:
 
 
 def embedding() -> nn.Module:
-    return nn.Sequential(nn.Embedding(9, 10), nn.Tanh(), nn.Linear(10, 8))
+    return nn.Sequential(nn.Embedding(9, 10, padding_idx=0), nn.Tanh(), nn.Linear(10, 8))
 
 
 def images(step: int, dtype: torch.dtype) -> Tensor:
@@ -140,6 +140,14 @@ class Case:
     def nnz(self) -> dict[str, int]:
         return {path: layer.topology.nnz for path, layer in self.layers().items()}
 
+    def gates(self) -> dict[tuple[str, str], int]:
+        """Connections of each named group of rows."""
+        return {
+            (path, name): int(layer.topology.mask()[rows].sum())
+            for path, layer in self.layers().items()
+            for name, rows in layer.row_groups.items()
+        }
+
     def masks(self) -> dict[str, Tensor]:
         return {path: layer.topology.mask().view(-1) for path, layer in self.layers().items()}
 
@@ -172,6 +180,11 @@ def same(one: Case, other: Case) -> None:
             assert entry is states[1][name] or torch.equal(entry, states[1][name]), name
 
 
+def closed(layer: regrow.layers.SparseLayer) -> int:
+    """Number of positions at which nothing may ever be."""
+    return 0 if layer.closed is None else layer.closed.numel()
+
+
 def random_parts(method: Method) -> bool:
     """Whether the seed can make a difference."""
     return "random" in (method.drop, method.grow) or method.start not in ("zero", STARTS["zero"])
@@ -186,7 +199,7 @@ every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @every_method
 @every_kind
 @every_compute
-@pytest.mark.parametrize("scope", [None, "layer", "global"])
+@pytest.mark.parametrize("scope", [None, "global", "gate"])
 @pytest.mark.parametrize("density", [0.05, 0.3, 0.95])
 def test_budget_is_exact_and_the_topology_freezes(
     method: str, kind: str, compute: str, scope: str | None, density: float
@@ -195,7 +208,8 @@ def test_budget_is_exact_and_the_topology_freezes(
     case = Case(method, kind, compute, density=density, overrides=overrides)
     part = case.evolution.method
     before, updates = case.nnz(), 0
-    shapes = {path: layer.topology.shape.numel() for path, layer in case.layers().items()}
+    gates = case.gates()
+    sizes = {path: m.topology.shape.numel() - closed(m) for path, m in case.layers().items()}
     for step in range(1, UNTIL + 4):
         held = [layer.topology for layer in case.layers().values()]
         record = case.step()
@@ -209,11 +223,13 @@ def test_budget_is_exact_and_the_topology_freezes(
         assert {path: done.nnz for path, done in record.layers.items()} == now
         assert min(now.values()) >= 1
         if part.density is not None:
-            assert sum(now.values()) == round(part.density(step, UNTIL) * sum(shapes.values()))
+            assert sum(now.values()) == round(part.density(step, UNTIL) * sum(sizes.values()))
         elif part.scope == "global":
             assert sum(now.values()) == sum(before.values())
         else:
             assert now == before
+        if part.scope == "gate":
+            assert case.gates() == gates
         for path, layer in case.layers().items():
             assert layer.values.shape == (now[path],)
             assert (

@@ -638,6 +638,11 @@ def test_updates_draw_no_global_random_numbers() -> None:
         ({"every": 1, "fraction": 1.5}, ValueError, "fraction of set must be in [0, 1], got 1.5"),
         ({"every": 1, "fraction": Cosine(0.3)}, ValueError, "the cosine schedule needs its end"),
         (
+            {"every": 1, "until": 5, "density": Cubic(0.5, 0.1), "scope": "gate"},
+            ValueError,
+            "density of set must be None where scope is gate: each gate keeps its number",
+        ),
+        (
             {"every": 1, "until": 5, "density": Cubic(1.5, 0.1)},
             ValueError,
             "density of set at step 0 must be in (0, 1], got 1.5",
@@ -698,5 +703,5 @@ def test_evolution_of_a_compiled_model(method: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler for inductor")
-def test_growth_by_gradient_under_inductor_which_reuses_memory() -> None:
+def test_growth_by_gradient_under_inductor() -> None:
     compiled_equals_eager("inductor", "rigl")

@@ -185,6 +185,13 @@ def test_rounded_connections_stay_near_and_full_means_full(total: int, data: st.
     assert abs(found - nnz) <= max(1, 0.05 * nnz)
 
 
+@pytest.mark.parametrize(
+    ("nnz", "total", "rounded"), [(990, 1000, 999), (100, 100, 100), (99, 100, 99), (0, 9, 0)]
+)
+def test_nearly_full_is_not_full(nnz: int, total: int, rounded: int) -> None:
+    assert Situation.of(torch.ones(2, total), 1, nnz, True).nnz == rounded
+
+
 def test_a_layer_reports_what_it_chose() -> None:
     layer = SparseLinear(30, 20, density=0.3)
     layer(torch.ones(4, 30)).sum().backward()

@@ -60,7 +60,7 @@ def record(values: Tensor, x: Tensor, grad: Tensor) -> None:
         if kept.complete:
             kept.pairs.clear()
             kept.complete = False
-        # Copies: loops refill their input tensors, and compiled code reuses its memory.
+        # Copies, for a loop may refill its input tensor before the update looks.
         kept.pairs.append((x.detach().clone(), grad.detach().clone()))
 
 
