@@ -1,4 +1,4 @@
-"""Tables of README and docs, made from `results/`; `python docs/tables.py` rewrites the README."""
+"""Tables of README and docs, made from `results/`; `python docs/tables.py` writes them in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _NAMES = {"set": "SET", "rigl": "RigL", "static": "static, random", "dense": "dense twin"}
@@ -125,15 +125,15 @@ def _fewer(dense: float, own: float, word: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the README, or with --check say whether it is up to date."""
+    """Rewrite the marked blocks, or with --check count the pages where they are outdated."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if outdated")
     options = parser.parse_args()
-    text = README.read_text()
-    made = filled(text)
+    outdated = [page for page in PAGES if filled(page.read_text()) != page.read_text()]
     if options.check:
-        return int(made != text)
-    README.write_text(made)
+        return len(outdated)
+    for page in outdated:
+        page.write_text(filled(page.read_text()))
     return 0
 
 

@@ -1,0 +1,135 @@
+"""Build, train and rewire ever wider networks: time and memory must grow with the connections.
+
+    python benchmarks/scale.py --json results/scale.json
+    python benchmarks/scale.py --hidden 3000 30000
+
+The network is that of the lung experiment, 3312-h-h-h-5 at epsilon 20 with batch 2, on random data
+of the shape of its training part (135 x 3312). Every size runs in a process of its own; memory is
+the resident high-water mark above the level before the network was built (Linux).
+
+Reference: S. Liu, D. C. Mocanu, A. R. Ramapuram Matavalam, Y. Pei, M. Pechenizkiy, "Sparse
+evolutionary deep learning with over one million artificial neurons on commodity hardware", 2021.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from memory import high_water_mark, reset_mark
+from torch import nn
+from torch.nn import functional
+
+import regrow
+from regrow.topology import allocate, random_topology
+
+ROWS, FEATURES, CLASSES, BATCH, EPSILON = 135, 3312, 5, 2, 20
+SIZES = [3_000, 30_000, 300_000, 600_000]
+
+
+def build(hidden: int) -> nn.Sequential:
+    """The network; a layer with all its connections is a plain linear one."""
+    sizes = [FEATURES, hidden, hidden, hidden, CLASSES]
+    shapes = {str(i): (sizes[i + 1], sizes[i]) for i in range(4)}
+    modules: list[nn.Module] = []
+    for path, count in allocate(shapes, epsilon=EPSILON).items():
+        n_out, n_in = shapes[path]
+        if count == n_out * n_in:
+            modules += [nn.Linear(n_in, n_out), nn.ReLU()]
+            continue
+        topology = random_topology((n_out, n_in), count)
+        modules += [regrow.SparseLinear(n_in, n_out, topology=topology, compute="csr"), nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def measure(hidden: int, steps: int) -> dict[str, Any]:
+    """Seconds and bytes of one size."""
+    torch.manual_seed(0)
+    x, y = torch.randn(ROWS, FEATURES), torch.randint(CLASSES, (ROWS,))
+    base = reset_mark()
+    start = time.perf_counter()
+    model = build(hidden)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    evolution = regrow.Evolution(model, optimizer, method="set", every=steps)
+    seconds = {"build": time.perf_counter() - start}
+    times = []
+    for i in range(steps):
+        start = time.perf_counter()
+        rows = torch.arange(BATCH * i, BATCH * (i + 1)) % ROWS
+        functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    seconds["step"] = statistics.median(times)
+    peaks = {"peak_training": high_water_mark() - base}
+    reset_mark()
+    start = time.perf_counter()
+    assert evolution.step() is not None
+    seconds["update"] = time.perf_counter() - start
+    peaks["peak_update"] = high_water_mark() - base
+    layers = regrow.sparse_layers(model).values()
+    for layer in layers:
+        layer.topology.csc()
+    values = sum(parameter.nbytes for parameter in model.parameters())
+    held = 2 * values + sum(layer.topology.nbytes for layer in layers)
+    return {
+        "neurons": FEATURES + 3 * hidden + CLASSES,
+        "connections": sum(layer.topology.nnz for layer in layers) + CLASSES * hidden,
+        "seconds": seconds,
+        "seconds_epoch": seconds["step"] * math.ceil(ROWS / BATCH) + seconds["update"],
+        "bytes_held": held,
+        **peaks,
+    }
+
+
+def main() -> None:
+    """Measure every size in a process of its own; print the table, write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hidden", type=int, nargs="+", default=SIZES, help="neurons of a layer")
+    parser.add_argument("--steps", type=int, default=5, help="training steps timed")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.hidden[0], options.steps)))
+        return
+    print(
+        f"{'neurons':>10} {'connections':>12} {'build':>8} {'step':>8} {'update':>8} {'epoch':>8}"
+    )
+    found = []
+    for hidden in options.hidden:
+        command = [sys.executable, __file__, "--one", "--hidden", str(hidden)]
+        command += ["--steps", str(options.steps)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        size = json.loads(output)
+        found.append(size)
+        times = [*size["seconds"].values(), size["seconds_epoch"]]
+        peak = max(size["peak_training"], size["peak_update"])
+        print(
+            f"{size['neurons']:10,} {size['connections']:12,} "
+            + " ".join(f"{t:7.3g}s" for t in times)
+            + f"  peak {peak / 2**20:,.0f} MiB = {peak / size['connections']:.0f} bytes a "
+            f"connection = {peak / size['bytes_held']:.2f} of what is held"
+        )
+    if options.json:
+        record = {
+            "batch": BATCH,
+            "epsilon": EPSILON,
+            "threads": torch.get_num_threads(),
+            "regrow": regrow.__version__,
+            "torch": torch.__version__,
+            "sizes": found,
+        }
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
