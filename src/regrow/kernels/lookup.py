@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from regrow.kernels import capture, dispatch, ops
+from regrow.kernels.operator import differentiable
 
 Backward = Callable[..., Tensor]
 
@@ -169,40 +169,16 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> 
     ctx.options = (columns, compute)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _gradients(ctx, grad, torch.ops.regrow.lookup_backward)
-
-
 def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | None, ...]:
     into_values = backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
     return None, into_values, *(None,) * 5
 
 
-_registered = torch.library.custom_op("regrow::lookup", _lookup, mutates_args=())
-_registered.register_fake(_fake)
-_registered.register_autograd(_backward, setup_context=_setup_context)
-_registered_backward = torch.library.custom_op(
-    "regrow::lookup_backward", _lookup_backward, mutates_args=()
+lookup = differentiable(
+    "lookup",
+    _lookup,
+    _lookup_backward,
+    fakes=(_fake, _backward_fake),
+    setup=_setup_context,
+    gradients=_gradients,
 )
-_registered_backward.register_fake(_backward_fake)
-
-
-class _Eager(torch.autograd.Function):
-    """The same two functions without the dispatcher; see ``ops.linear``."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _setup_context(ctx, inputs, None)
-        return _lookup(*inputs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, grads[0], _lookup_backward)
-
-
-def lookup(*inputs: Any) -> Tensor:
-    """Rows of a sparse table; arguments and result as of the operator ``regrow::lookup``."""
-    if ops.watched():
-        return cast(Tensor, torch.ops.regrow.lookup(*inputs))
-    return cast(Tensor, _Eager.apply(*inputs))  # type: ignore[no-untyped-call]

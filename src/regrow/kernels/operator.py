@@ -24,7 +24,7 @@ def differentiable(
     backward: Callable[..., Any],
     *,
     fakes: tuple[Callable[..., Any], Callable[..., Any]],
-    flops: tuple[Callable[..., int], Callable[..., int]],
+    flops: tuple[Callable[..., int], Callable[..., int]] | None = None,
     setup: Callable[[Any, tuple[Any, ...], Tensor | None], None],
     gradients: Gradients,
 ) -> Callable[..., Tensor]:
@@ -35,7 +35,7 @@ def differentiable(
         forward: Its computation, annotated as ``torch.library.custom_op`` wants it.
         backward: That of its gradient, likewise.
         fakes: Shapes and dtypes of the results of both.
-        flops: FLOPs of both, from the shapes of their arguments.
+        flops: FLOPs of both, from the shapes of their arguments; None if they have none.
         setup: Stores in a context what the backward pass needs: context, inputs, output.
         gradients: One gradient for each input: context, gradient of the output, and what computes
             (``backward``, or the operator made of it).
@@ -56,8 +56,9 @@ def differentiable(
     registered.register_fake(fakes[0])
     registered_backward.register_fake(fakes[1])
     registered.register_autograd(by_operator, setup_context=setup)
-    register_flop_formula(operator)(flops[0])
-    register_flop_formula(backward_operator)(flops[1])
+    if flops is not None:
+        register_flop_formula(operator)(flops[0])
+        register_flop_formula(backward_operator)(flops[1])
 
     class Direct(torch.autograd.Function):
         @staticmethod

@@ -9,15 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.flop_counter import register_flop_formula
 
 from regrow.kernels import capture, dispatch, native, reference
+from regrow.kernels.operator import differentiable
 
 Backward = Callable[..., tuple[Tensor, Tensor]]
 
@@ -259,10 +258,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> 
     ctx.compute, ctx.has_bias = compute, bias is not None
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _gradients(ctx, grad, torch.ops.regrow.linear_backward)
-
-
 def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | None, ...]:
     x, values, *operands = ctx.saved_tensors
     need_x, need_values, need_bias = ctx.needs_input_grad[:3]
@@ -276,58 +271,23 @@ def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | Non
     return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
 
 
-_registered = torch.library.custom_op("regrow::linear", _linear, mutates_args=())
-_registered.register_fake(_linear_fake)
-_registered.register_autograd(_backward, setup_context=_setup_context)
-_registered_backward = torch.library.custom_op(
-    "regrow::linear_backward", _linear_backward, mutates_args=()
-)
-_registered_backward.register_fake(_linear_backward_fake)
-
-
-class _Eager(torch.autograd.Function):
-    """The same two functions without the dispatcher, whose detour costs small layers dearly."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _setup_context(ctx, inputs, None)
-        return _linear(*inputs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, grads[0], _linear_backward)
-
-
-def linear(*inputs: Any) -> Tensor:
-    """Apply a sparse weight; arguments and result as of the operator ``regrow::linear``.
-
-    Where nothing watches the operators that are called (compiling, tracing, counting FLOPs,
-    function transforms), the operator itself is stepped around.
-    """
-    if watched():
-        return cast(Tensor, torch.ops.regrow.linear(*inputs))
-    return cast(Tensor, _Eager.apply(*inputs))  # type: ignore[no-untyped-call]
-
-
-def watched() -> bool:
-    """Whether something looks at the operators that are called, so that they must be called."""
-    if torch.compiler.is_compiling():
-        return True
-    # Neither question has a public name; where one cannot be asked, the answer is yes.
-    modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
-    transforms = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
-    return modes() > 0 or transforms()
-
-
-@register_flop_formula(torch.ops.regrow.linear)
 def _linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
     return 2 * int(x_shape[0]) * int(values_shape[0])
 
 
-@register_flop_formula(torch.ops.regrow.linear_backward)
 def _linear_backward_flops(  # type: ignore[no-untyped-def]
     grad_shape, x_shape, values_shape, *args, **kwargs
 ) -> int:
     need_x, need_values = args[-2:]
     return 2 * int(x_shape[0]) * int(values_shape[0]) * (bool(need_x) + bool(need_values))
+
+
+linear = differentiable(
+    "linear",
+    _linear,
+    _linear_backward,
+    fakes=(_linear_fake, _linear_backward_fake),
+    flops=(_linear_flops, _linear_backward_flops),
+    setup=_setup_context,
+    gradients=_gradients,
+)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from regrow.kernels import capture, dispatch, ops
 from regrow.kernels.cells import CELLS, Back
+from regrow.kernels.operator import watched
 
 Backward = Callable[..., tuple[Tensor, ...]]
 Product = Callable[[Tensor], Tensor]
@@ -366,7 +367,7 @@ def recurrence(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         States ``[rows, hidden]``, last state and last memory ``[sequences, hidden]``.
     """
-    if ops.watched():
+    if watched():
         return cast(tuple[Tensor, Tensor, Tensor], torch.ops.regrow.recurrence(*inputs)[:3])
     output = _Eager.apply(*inputs)  # type: ignore[no-untyped-call]
     return cast(tuple[Tensor, Tensor, Tensor], output[:3])
