@@ -35,20 +35,28 @@ def step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     return work
 
 
-def interleaved(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def interleaved(
+    work: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median milliseconds of each, taken in turns after one round that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for round_ in range(rounds + 1):
         for name, once in work.items():
-            start = time.perf_counter()
+            start = clock()
             once()
             if round_:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (clock() - start))
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def measure(
-    hidden: int, batch: int, steps: int, densities: list[float], compute: str, rounds: int
+    hidden: int,
+    batch: int,
+    steps: int,
+    densities: list[float],
+    compute: str,
+    rounds: int,
+    clock: Callable[[], float],
 ) -> list[dict[str, object]]:
     """Rows of the table for one size: the dense LSTM is timed once, among the sparse ones."""
     torch.manual_seed(0)
@@ -56,7 +64,7 @@ def measure(
     layers: dict[str, nn.Module] = {"dense": nn.LSTM(hidden, hidden)}
     for density in densities:
         layers[str(density)] = regrow.SparseLSTM(hidden, hidden, density=density, compute=compute)
-    found = interleaved({name: step(layer, x) for name, layer in layers.items()}, rounds)
+    found = interleaved({name: step(layer, x) for name, layer in layers.items()}, rounds, clock)
     return [
         {
             "hidden": hidden,
@@ -82,9 +90,15 @@ def main() -> None:
     parser.add_argument("--compute", default=["csr"], nargs="+", choices=["auto", "csr", "dense"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="time of the process instead of the wall's: steadier on a shared machine, one thread",
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     kernels = native.isa() if native.available() else "reference"
     machine = {"cpu": platform.processor() or platform.machine(), "kernels": kernels}
     print(
@@ -99,7 +113,7 @@ def main() -> None:
         for hidden in options.hidden:
             for batch in options.batch:
                 size = (hidden, batch, options.steps)
-                for row in measure(*size, options.density, compute, options.rounds):
+                for row in measure(*size, options.density, compute, options.rounds, clock):
                     rows.append(row)
                     print(
                         f"{row['hidden']:7}{row['batch']:7}{row['density']:9}{row['compute']:>9}"
@@ -108,7 +122,13 @@ def main() -> None:
                     )
     if options.json:
         versions = {"regrow": regrow.__version__, "torch": torch.__version__}
-        settings = {"threads": options.threads, "rounds": options.rounds, **machine, **versions}
+        settings = {
+            "threads": options.threads,
+            "rounds": options.rounds,
+            "cpu_time": options.cpu_time,
+            **machine,
+            **versions,
+        }
         options.json.write_text(json.dumps({**settings, "rows": rows}, indent=2) + "\n")
 
 
