@@ -16,10 +16,13 @@ Size floor_mod(Size a, Size b) { return (a % b + b) % b; }
 
 void check_offsets(const Layout& layout) {
   const Size most = std::numeric_limits<std::int32_t>::max();
-  if (layout.pixels() > most)
+  // As a number that cannot overflow.
+  const double pixels = 1.0 * layout.channels * layout.room[0] * layout.room[1] * layout.phases *
+                        layout.room[2];
+  if (pixels > most)
     throw std::invalid_argument("a sample of a sparse convolution must have at most " +
                                 std::to_string(most) + " padded pixels, got " +
-                                std::to_string(layout.pixels()));
+                                (pixels < 9e18 ? std::to_string(Size(pixels)) : "more than 9e18"));
 }
 
 }  // namespace

@@ -113,6 +113,7 @@ regrow::ConvShape conv_shape(const std::vector<Size>& numbers) {
     throw std::invalid_argument("shape of a convolution must have 22 numbers, got " +
                                 std::to_string(numbers.size()));
   regrow::ConvShape shape{numbers[0], numbers[1], numbers[2], numbers[3], {}, {}, {}, {}, {}, {}};
+  check_size("n_out", shape.n_out, kMost);
   for (int axis = 0; axis < 3; ++axis) {
     shape.in[axis] = numbers[4 + axis];
     shape.out[axis] = numbers[7 + axis];
@@ -128,6 +129,12 @@ regrow::ConvShape conv_shape(const std::vector<Size>& numbers) {
     throw std::invalid_argument("groups must divide the channels, got " +
                                 std::to_string(shape.groups));
   return shape;
+}
+
+void check_connections(const Size* indptr, Size rows, Size nnz) {
+  if (indptr[rows] != nnz)
+    throw std::invalid_argument("indptr[" + std::to_string(rows) + "] must be nnz, " +
+                                std::to_string(nnz) + ", got " + std::to_string(indptr[rows]));
 }
 
 Size product_of(std::initializer_list<Size> sizes) {
@@ -151,6 +158,7 @@ void conv_forward(int itemsize, Address x, Address values, Address indptr, Addre
                   int threads) {
   const regrow::ConvShape shape = conv_shape(numbers);
   check_size("nnz", nnz, kMost);
+  check_connections(array<const Size>("indptr", indptr, shape.n_out + 1), shape.n_out, nnz);
   with_type<float, double>(itemsize, [&](auto zero) {
     using T = decltype(zero);
     regrow::run(regrow::ConvForward<T>{array<const T>("x", x, input_size(shape)),
@@ -168,6 +176,7 @@ void conv_backward(int itemsize, Address grad, Address x, Address values, Addres
                    Size nnz, int threads) {
   const regrow::ConvShape shape = conv_shape(numbers);
   check_size("nnz", nnz, kMost);
+  check_connections(array<const Size>("indptr", indptr, shape.n_out + 1), shape.n_out, nnz);
   with_type<float, double>(itemsize, [&](auto zero) {
     using T = decltype(zero);
     regrow::run(regrow::ConvBackward<T>{array<const T>("grad", grad, output_size(shape)),
@@ -200,9 +209,7 @@ void transpose(Address indptr, Address indices, Size rows, Size columns, Size nn
                Address t_indices, Address t_perm) {
   check_layer(0, columns, rows, nnz);
   const Size* const starts = array<const Size>("indptr", indptr, rows + 1);
-  if (starts[rows] != nnz)
-    throw std::invalid_argument("indptr[" + std::to_string(rows) + "] must be nnz, " +
-                                std::to_string(nnz) + ", got " + std::to_string(starts[rows]));
+  check_connections(starts, rows, nnz);
   regrow::transpose(starts, array<const std::int32_t>("indices", indices, nnz), rows, columns,
                     array<Size>("t_indptr", t_indptr, columns + 1),
                     array<std::int32_t>("t_indices", t_indices, nnz),
