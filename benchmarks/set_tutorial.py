@@ -126,11 +126,11 @@ def train(data: dict[str, Tensor], method: str, seed: int, options: Namespace) -
                     parameter.mul_(1 - DECAY)
             optimizer.step()
             optimizer.zero_grad()
-            evolution.step()
         model.eval()
         with torch.inference_mode():
             hits = model(data["x_test"]).argmax(1) == data["y_test"]
         accuracies.append(100 * hits.double().mean().item())
+        evolution.step()
     return accuracies
 
 

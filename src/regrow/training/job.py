@@ -89,21 +89,28 @@ class JobRunner:
             self.progress.end()
 
     def _epoch(self, events: Events) -> None:
-        trainer, dataset = self.trainer, self.dataset
         self.memory.begin()
-        tally = trainer.train_epoch(self._after_step)
+        measured: list[Score] = []
+        tally = self.trainer.train_epoch(self._after_step, lambda: measured.extend(self._measure()))
         self.history.saw_peak(self._peak())
-        validation = trainer.evaluate(dataset.x_validation, dataset.y_validation)
-        test = trainer.evaluate(dataset.x_test, dataset.y_test)
-        row = self._row(tally, validation, test)
-        if self.history.saw_epoch(trainer, validation, test):
-            best = {"epoch": trainer.epoch, "model": trainer.model.state_dict()}
-            write_state(self.folder / "best.pt", best)
+        row = self._row(tally, *measured)
         self.metrics.append(row)
         self._save()
         events.add(row)
         self.progress.epoch(row)
         self._stop_if_asked()
+
+    def _measure(self) -> tuple[Score, Score]:
+        """Scores on the validation and test part; keeps the network if it is the best so far."""
+        trainer, dataset = self.trainer, self.dataset
+        self.history.saw_peak(self._peak())
+        validation = trainer.evaluate(dataset.x_validation, dataset.y_validation)
+        test = trainer.evaluate(dataset.x_test, dataset.y_test)
+        if self.history.saw_epoch(trainer, validation, test):
+            best = {"epoch": trainer.epoch, "model": trainer.model.state_dict()}
+            write_state(self.folder / "best.pt", best)
+        self.memory.begin()  # the update that follows counts, the evaluation does not
+        return validation, test
 
     def _peak(self) -> int | None:
         """Peak memory of the epoch, without the marks of the exploration rate."""

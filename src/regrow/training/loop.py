@@ -125,12 +125,14 @@ class Trainer:
             if not name.endswith("bias")
         )
 
-    def train_epoch(self, on_step: OnStep) -> Tally:
+    def train_epoch(self, on_step: OnStep, at_end: Callable[[], None] | None = None) -> Tally:
         """Train to the end of the current epoch, from its start or from where it was left.
 
         Args:
             on_step: Called with the trainer and the loss after every step; may save the state, or
                 stop the training by raising.
+            at_end: Called after the last step, before the update that may be due then: the network
+                is measured as it was trained, not with connections that were never trained.
 
         Returns:
             The counts of the whole epoch.
@@ -144,6 +146,8 @@ class Trainer:
         for rows in batches[self.tally.batches :]:
             start = time.perf_counter()
             loss = self._step(rows)
+            if self.tally.batches + 1 < len(batches):
+                self._evolve()
             self.tally.seconds += time.perf_counter() - start
             if not math.isfinite(loss):
                 raise DivergedError(self.job.arm, self.epoch + 1, self.job.learning_rate)
@@ -152,8 +156,13 @@ class Trainer:
             self.tally.batches += 1
             self.steps += 1
             on_step(self, loss)
-        done, self.tally = self.tally, Tally()
         self.epoch += 1
+        if at_end is not None:
+            at_end()
+        start = time.perf_counter()
+        self._evolve()
+        self.tally.seconds += time.perf_counter() - start
+        done, self.tally = self.tally, Tally()
         return done
 
     def evaluate(self, x: Tensor, y: Tensor) -> Score:
@@ -217,13 +226,15 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return loss.item()
+
+    def _evolve(self) -> None:
         record = self.evolution.step() if self.evolution else None
         if record is not None:
             self.tally.dropped += record.dropped
             self.tally.grown += record.grown
             if self.exploration:
                 self.exploration.update()
-        return loss.item()
 
 
 def method_parts(options: TrainOptions, arm: str, total_steps: int) -> dict[str, Any]:
