@@ -85,12 +85,12 @@ def test_the_fast_kernels_serve_what_they_can() -> None:
 def test_missing_fast_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setattr(native, "reason", lambda: "it was not built")
-    ops._say_why.cache_clear()
+    monkeypatch.setattr(ops, "_said", False)
     sentence = "regrow computes with its slow reference kernels: it was not built"
     with pytest.warns(RuntimeWarning, match=sentence):
         assert ops.sparse_kernels(torch.ones(1)) is reference
     assert ops.sparse_kernels(torch.ones(1)) is reference  # a second warning would be an error
-    ops._say_why.cache_clear()
+    monkeypatch.setattr(ops, "_said", False)
 
 
 def test_auto_draws_no_random_numbers_and_keeps_no_gradient() -> None:

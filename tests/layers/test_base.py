@@ -51,10 +51,10 @@ def test_dense_view_is_differentiable() -> None:
 def test_state_dict_has_the_contracted_keys() -> None:
     layer = layer_of()
     state = layer.state_dict()
-    assert list(state) == ["values", "bias", "indptr", "indices"]
+    assert list(state) == ["values", "bias", "shape", "indptr", "indices"]
     assert torch.equal(state["indptr"], layer.topology.csr()[0])
     assert torch.equal(state["indices"], layer.topology.csr()[1])
-    assert list(layer_of(bias=False).state_dict()) == ["values", "indptr", "indices"]
+    assert list(layer_of(bias=False).state_dict()) == ["values", "shape", "indptr", "indices"]
 
 
 @pytest.mark.parametrize(("density", "seed"), [(0.4, 0), (0.4, 7), (0.2, 7), (0.9, 7)])
@@ -272,3 +272,10 @@ def test_uniform_is_bounded_and_seeded() -> None:
     assert drawn.dtype == torch.float64
     assert drawn.abs().max() <= 0.25
     assert torch.equal(drawn, uniform(1000, 0.25, like, seeded()))
+
+
+def test_values_of_another_shape_are_refused() -> None:
+    state = SparseLinear(6, 4, density=0.5).state_dict()
+    wider = SparseLinear(7, 4, density=0.5)
+    with pytest.raises(RuntimeError, match=r"weight must have shape \(4, 7\), got \(4, 6\)"):
+        wider.load_state_dict(state)

@@ -176,7 +176,7 @@ def test_copies_and_state() -> None:
     other.load_state_dict(layer.state_dict())
     assert other.topology == layer.topology
     assert torch.equal(other(x), layer(x))
-    assert set(layer.state_dict()) == {"values", "bias", "indptr", "indices"}
+    assert set(layer.state_dict()) == {"values", "bias", "shape", "indptr", "indices"}
 
 
 def test_compiles_without_a_graph_break() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -25,6 +24,9 @@ COMPUTES = ("auto", "csr", "dense")
 _NATIVE_DTYPES = (torch.float32, torch.float64)
 
 
+_said = False
+
+
 def sparse_kernels(values: Tensor) -> Any:
     """The module whose sparse kernels serve these values: native where it can, else reference."""
     if values.device.type == "cpu" and values.dtype in _NATIVE_DTYPES:
@@ -34,8 +36,11 @@ def sparse_kernels(values: Tensor) -> Any:
     return reference
 
 
-@cache
 def _say_why() -> None:
+    global _said  # not a cache, which would forget a warning that is raised as an error
+    if _said:
+        return
+    _said = True
     warnings.warn(
         f"regrow computes with its slow reference kernels: {native.reason()}",
         RuntimeWarning,

@@ -15,13 +15,16 @@ from regrow.kernels import dispatch
 from regrow.kernels.ops import COMPUTES
 from regrow.topology import Topology
 
+# Entries of a state dict beside the values: dense shape, and the connections in row order.
+_PLACES = ("shape", "indptr", "indices")
+
 
 class SparseLayer(nn.Module, ABC):
     """A layer with one sparse weight: ``values`` ``[nnz]`` at the positions of ``topology``.
 
     The values are an ordinary strided parameter, so optimisers, deep copies, pickling, averaging
-    and compilation treat them as any other. The state dict holds ``values``, ``indptr`` and
-    ``indices`` (compressed rows); loading one takes over its topology.
+    and compilation treat them as any other. The state dict holds ``values``, ``shape``,
+    ``indptr`` and ``indices`` (compressed rows); loading one takes over its topology.
 
     Attributes:
         row_groups: Consecutive rows with a name, together all rows, that may have a budget of
@@ -159,7 +162,10 @@ class SparseLayer(nn.Module, ABC):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "indptr"], destination[prefix + "indices"] = self.topology.csr()
+        indptr, indices = self.topology.csr()
+        shape = torch.tensor(self.topology.shape)
+        for name, tensor in zip(_PLACES, (shape, indptr, indices), strict=True):
+            destination[prefix + name] = tensor
 
     def _load_from_state_dict(
         self,
@@ -171,17 +177,16 @@ class SparseLayer(nn.Module, ABC):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        names = (prefix + "indptr", prefix + "indices")
-        saved = [state_dict.get(name) for name in names]
+        names = [prefix + name for name in _PLACES]
+        missing = [name for name in names if name not in state_dict]
         values = state_dict.get(prefix + "values")
-        if values is not None and all(tensor is not None for tensor in saved):
+        if values is not None and not missing:
             try:
-                self._take_topology(saved[0], saved[1], values)  # type: ignore[arg-type]
+                self._take_topology(*(state_dict[name] for name in names), values)
             except (TypeError, ValueError) as error:
                 error_msgs.append(f"{prefix.removesuffix('.') or 'the layer'}: {error}")
                 return
         rest = {key: value for key, value in state_dict.items() if key not in names}
-        missing = [name for name, tensor in zip(names, saved, strict=True) if tensor is None]
         missing_keys.extend(missing)
         if missing:
             # Values mean nothing without their places: leave those of the layer alone.
@@ -190,7 +195,13 @@ class SparseLayer(nn.Module, ABC):
             rest, prefix, dict(local_metadata), strict, missing_keys, unexpected_keys, error_msgs
         )
 
-    def _take_topology(self, indptr: Tensor, indices: Tensor, values: Tensor) -> None:
+    def _take_topology(
+        self, shape: Tensor, indptr: Tensor, indices: Tensor, values: Tensor
+    ) -> None:
+        if tuple(shape.tolist()) != tuple(self.topology.shape):
+            raise ValueError(
+                f"weight must have shape {tuple(self.topology.shape)}, got {tuple(shape.tolist())}"
+            )
         # The arrays are the caller's; a topology never changes.
         topology = Topology.from_csr(self.topology.shape, indptr.clone(), indices.clone())
         if values.shape != (topology.nnz,):

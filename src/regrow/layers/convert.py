@@ -23,8 +23,8 @@ def sparsify(
     *,
     epsilon: float | None = None,
     allocation: str = "erk",
-    include: Sequence[str] = ("*",),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = (),
     values: StartValues = "rescale",
     compute: str = "auto",
     generator: torch.Generator | None = None,
@@ -40,8 +40,8 @@ def sparsify(
         epsilon: Instead of a density, SET's sparsity control: ``epsilon * (n_in + n_out)``
             connections a layer.
         allocation: How the density is shared: ``uniform``, ``er`` or ``erk``.
-        include: Path globs of the layers to replace, such as ``"encoder.*"``.
-        exclude: Path globs of layers to leave dense, such as ``"head"``.
+        include: Path glob, or several, of the layers to replace, such as ``"encoder.*"``.
+        exclude: Path glob, or several, of layers to leave dense, such as ``"head"``.
         values: What the values start from: ``rescale`` takes those of the dense layer at the kept
             positions, divided by ``sqrt(density of the layer)`` so that signals keep their size
             in a net that is to be trained from scratch; ``keep`` takes them as they are; ``init``
@@ -68,7 +68,7 @@ def sparsify(
     if values not in ("rescale", "keep", "init"):
         raise ValueError(f"values of sparsify must be rescale, keep or init, got {values!r}")
     start = Start(values, compute, generator)
-    chosen = _chosen(model, include, exclude)
+    chosen = _chosen(model, _globs(include), _globs(exclude))
     shapes = {
         weight: shape
         for path, module in chosen.items()
@@ -130,6 +130,10 @@ def _weights(path: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _join(path: str, name: str) -> str:
     return ".".join(part for part in (path, name) if part)
+
+
+def _globs(given: str | Sequence[str]) -> Sequence[str]:
+    return (given,) if isinstance(given, str) else given
 
 
 def _chosen(

@@ -147,10 +147,12 @@ class SparseEmbedding(SparseLayer):
             self._check_padding(topology, self.padding_idx)
         super().set_topology(topology, values)
 
-    def _take_topology(self, indptr: Tensor, indices: Tensor, values: Tensor) -> None:
+    def _take_topology(
+        self, shape: Tensor, indptr: Tensor, indices: Tensor, values: Tensor
+    ) -> None:
         if indptr.shape == (self.num_embeddings + 1,):
             self._check_row(indptr, self.padding_idx)
-        super()._take_topology(indptr, indices, values)
+        super()._take_topology(shape, indptr, indices, values)
 
     @classmethod
     def _check_padding(cls, topology: Topology, row: int | None) -> None:
