@@ -20,6 +20,9 @@ constexpr Size kUnitWork = 100'000;
 constexpr Size kAlign = 16;
 // What a row or column costs beside its connections, in connections.
 constexpr Size kRowCost = 4;
+// Connections in a part of a backward pass: it reads the whole packed operand, and keeps two arrays.
+constexpr Size kLeastPart = 4096;
+constexpr Size kMostPart = 65536;
 constexpr Size kPackedBytes = Size{64} << 20;
 
 template <typename T>
@@ -42,19 +45,22 @@ std::int32_t narrowest(Size samples, std::int32_t lanes) {
   std::int32_t width = 1;
   while (width < lanes && width < samples) width *= 2;
   if (width >= samples) return width;
-  Size vectors = ceil_div(samples, lanes);
-  if (vectors > 4) vectors = vectors <= 6 ? 6 : 8;
-  return static_cast<std::int32_t>(vectors * lanes);
+  const Size vectors = ceil_div(samples, lanes);
+  return static_cast<std::int32_t>((vectors > 4 ? 8 : vectors) * lanes);
 }
 
-// Widest tile of which `features` rows stay in half of the second-level cache.
-Tiles plan(Size batch, Size features, std::int32_t lanes, std::int32_t vectors, Size element) {
-  while (vectors > 1 && features * vectors * lanes * element > level2_bytes() / 2) vectors /= 2;
-  const Size width = vectors * lanes;
+// Two cache lines of samples for every feature are best over a wide range.  More pay while the tile
+// leaves most of the second-level cache free, one line only if two are far too much for it.
+template <typename T>
+Tiles plan(Size batch, Size features, const Kernels<T>& kernels) {
+  const Size vector_bytes = kernels.lanes * Size{sizeof(T)}, most = kernels.vectors * vector_bytes;
+  Size bytes = features * 128 > 2 * level2_bytes() ? 64 : 128;
+  while (bytes < most && features * 2 * bytes <= level2_bytes() / 4) bytes *= 2;
+  const Size width = std::min(bytes, most) / Size{sizeof(T)};
   Tiles tiles{};
   tiles.batch = batch;
   tiles.count = ceil_div(batch, width);
-  tiles.last = narrowest(batch - (tiles.count - 1) * width, lanes);
+  tiles.last = narrowest(batch - (tiles.count - 1) * width, kernels.lanes);
   tiles.width = tiles.count == 1 ? tiles.last : static_cast<std::int32_t>(width);
   return tiles;
 }
@@ -133,7 +139,7 @@ void run(const Forward<T>& product, int threads) {
   const Kernels<T>& k = kernels<T>();
   const Size work = p.batch * (p.nnz + p.n_in + p.n_out);
   threads = threads_for(work, threads);
-  const Tiles tiles = plan(p.batch, p.n_in, k.lanes, k.forward_width, sizeof(T));
+  const Tiles tiles = plan(p.batch, p.n_in, k);
   // One thread packs a tile and uses it while it is in the cache.
   const Size group = threads == 1 ? 1 : tiles_at_a_time(tiles, p.n_in, sizeof(T));
   Scratch scratch;
@@ -165,11 +171,13 @@ void run(const Backward<T>& product, int threads) {
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
   const Kernels<T>& k = kernels<T>();
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
-  const Tiles tiles = plan(p.batch, p.n_out, k.lanes, k.backward_width, sizeof(T));
+  const Tiles tiles = plan(p.batch, p.n_out, k);
   const Size group = tiles_at_a_time(tiles, p.n_out, sizeof(T));
   const Size cost = cost_before(p.t_indptr, p.n_in);
-  const Size parts = std::clamp<Size>(
-      cost / std::clamp<Size>(cost / (4 * threads), 4096, 16384), 1, ceil_div(p.n_in, kAlign));
+  const Size parts =
+      std::clamp<Size>(cost / (threads == 1 ? kMostPart
+                                            : std::clamp(cost / (4 * threads), kLeastPart, kMostPart)),
+                       1, ceil_div(p.n_in, kAlign));
   std::vector<Size> starts(static_cast<std::size_t>(parts) + 1);
   Size most = 0;
   for (Size part = 0; part <= parts; ++part) {
@@ -203,7 +211,7 @@ void run(const Pairs<T>& product, int threads) {
   const Kernels<T>& k = kernels<T>();
   threads = threads_for(p.batch * (p.count + p.n_in + p.n_out), threads);
   const Size features = p.n_in + p.n_out;
-  const Tiles tiles = plan(p.batch, features, k.lanes, k.backward_width, sizeof(T));
+  const Tiles tiles = plan(p.batch, features, k);
   const Size group = tiles_at_a_time(tiles, features, sizeof(T));
   const Size unit_pairs = 4096;
   Scratch scratch;

@@ -81,9 +81,8 @@ struct PackUnit {
 
 template <typename T>
 struct Kernels {
-  std::int32_t lanes;           // elements of a vector
-  std::int32_t forward_width;   // widest tile of a forward unit, in vectors
-  std::int32_t backward_width;  // widest tile of a backward or pairs unit, in vectors
+  std::int32_t lanes;    // elements of a vector
+  std::int32_t vectors;  // vectors in the widest tile
   void (*pack)(const PackUnit<T>&);
   void (*forward)(const ForwardUnit<T>&);
   void (*backward)(const BackwardUnit<T>&);
@@ -96,7 +95,7 @@ struct Isa {
   Kernels<double> wide;
 };
 
-// Tile widths that the kernels know: 1, 2, 4, ... below one vector, then whole vectors.
+// Tile widths that the kernels know: 1, 2, 4, ... below one vector, then 1, 2, 3, 4 and 8 vectors.
 extern const Isa isa_portable;
 #if defined(REGROW_X86)
 extern const Isa isa_avx2;

@@ -1,0 +1,381 @@
+"""The C++ kernels against the oracle, on every instruction set that this machine has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from regrow.kernels import native, reference
+
+pytestmark = pytest.mark.skipif(not native.available(), reason=native.reason())
+
+BATCHES = [0, 1, 2, 3, 5, 8, 31, 33, 64, 100, 130]
+ISAS = native._native.supported_isas() if native.available() else []
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    """Leave the instruction set and the number of threads as they were."""
+    threads, isa = torch.get_num_threads(), native.isa()
+    yield
+    torch.set_num_threads(threads)
+    native._native.use_isa(isa)
+
+
+class Layer:
+    """A random sparse weight with activations and output gradients."""
+
+    def __init__(
+        self, mask: Tensor, batch: int, dtype: torch.dtype = torch.float64, seed: int = 0
+    ) -> None:
+        g = torch.Generator().manual_seed(seed)
+        self.n_out, self.n_in = mask.shape
+        self.indptr = torch.zeros(self.n_out + 1, dtype=torch.int64)
+        self.indptr[1:] = mask.sum(1).cumsum(0)
+        self.indices = mask.nonzero()[:, 1].int()
+        self.values = torch.randn(len(self.indices), generator=g, dtype=dtype)
+        self.bias = torch.randn(self.n_out, generator=g, dtype=dtype)
+        self.x = torch.randn(batch, self.n_in, generator=g, dtype=dtype)
+        self.grad = torch.randn(batch, self.n_out, generator=g, dtype=dtype)
+        self.transposed = reference.transpose(self.indptr, self.indices, self.n_in)
+
+    def forward(self, kernels, bias: bool = True) -> Tensor:
+        offsets = self.bias if bias else None
+        return kernels.linear_forward(
+            self.x, self.values, self.indptr, self.indices, self.n_out, offsets
+        )
+
+    def backward(self, kernels, need_x: bool = True, need_values: bool = True):
+        return kernels.linear_backward(
+            self.grad, self.x, self.values, *self.transposed, need_x, need_values
+        )
+
+    def check(self) -> None:
+        """All products, with and without what is optional, equal those of the oracle."""
+        for bias in (True, False):
+            close(self.forward(native, bias), self.forward(reference, bias))
+        dx, dvalues = self.backward(reference)
+        for need_x in (True, False):
+            for need_values in (True, False):
+                got = self.backward(native, need_x, need_values)
+                assert (got[0] is not None, got[1] is not None) == (need_x, need_values)
+                if need_x:
+                    close(got[0], dx)
+                if need_values:
+                    close(got[1], dvalues)
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    double = expected.dtype == torch.float64
+    tolerance = {"rtol": 1e-12, "atol": 1e-12} if double else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(got, expected, equal_nan=True, **tolerance)
+
+
+def random_mask(n_out: int, n_in: int, density: float, seed: int = 0) -> Tensor:
+    return torch.rand(n_out, n_in, generator=torch.Generator().manual_seed(seed)) < density
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("isa", ISAS)
+def test_products_equal_the_reference(isa: str, dtype: torch.dtype, batch: int) -> None:
+    native._native.use_isa(isa)
+    assert native.isa() == isa
+    one = torch.zeros(9, 21, dtype=torch.bool)
+    one[5, 20] = True
+    for mask in (one, random_mask(33, 50, 0.2), random_mask(17, 19, 1.1), random_mask(70, 7, 0.4)):
+        Layer(mask, batch, dtype).check()
+
+
+@given(
+    n_out=st.integers(1, 70),
+    n_in=st.integers(1, 70),
+    density=st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.1]),
+    batch=st.sampled_from(BATCHES),
+    isa=st.sampled_from(ISAS or ["none"]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_shape_equals_the_reference(
+    n_out: int, n_in: int, density: float, batch: int, isa: str, seed: int
+) -> None:
+    native._native.use_isa(isa)
+    Layer(random_mask(n_out, n_in, density, seed), batch, seed=seed).check()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_rows_and_columns_of_any_length(isa: str) -> None:
+    native._native.use_isa(isa)
+    mask = torch.zeros(200, 300, dtype=torch.bool)
+    mask[7] = True  # longer than a run of products
+    mask[:, 11] = True
+    mask[150, 3:90] = True
+    Layer(mask, 37).check()
+
+
+def test_batches_longer_than_what_is_packed_at_a_time() -> None:
+    # 64 MiB are packed at a time: 8 million samples of one feature in double precision.
+    layer = Layer(torch.ones(1, 1, dtype=torch.bool), (1 << 23) + 40)
+    close(layer.forward(native), layer.x * layer.values + layer.bias)
+    dx, dvalues = layer.backward(native)
+    assert torch.equal(dx, layer.grad * layer.values)
+    torch.testing.assert_close(dvalues, (layer.grad * layer.x).sum(0), rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n_out", "n_in", "batch"), [(0, 5, 3), (5, 0, 3), (0, 0, 3), (5, 4, 0)])
+def test_sizes_of_zero(n_out: int, n_in: int, batch: int) -> None:
+    layer = Layer(torch.ones(n_out, n_in, dtype=torch.bool), batch)
+    layer.check()
+    t_indptr, t_indices, t_perm = native.transpose(layer.indptr, layer.indices, n_in)
+    assert t_indptr.tolist() == layer.transposed[0].tolist()
+    assert t_indices.shape == t_perm.shape == (n_out * n_in,)
+
+
+def test_a_layer_without_connections_gives_its_bias() -> None:
+    layer = Layer(torch.zeros(6, 4, dtype=torch.bool), 5)
+    assert torch.equal(layer.forward(native), layer.bias.expand(5, 6))
+    dx, dvalues = layer.backward(native)
+    assert torch.equal(dx, torch.zeros(5, 4, dtype=torch.float64))
+    assert dvalues.shape == (0,)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 40])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("isa", ISAS)
+def test_nan_and_infinity_reach_what_they_must_and_no_more(
+    isa: str, bad: float, batch: int
+) -> None:
+    native._native.use_isa(isa)
+    for name in ("x", "values", "grad", "bias"):
+        layer = Layer(random_mask(20, 30, 0.3), batch)
+        getattr(layer, name).view(-1)[5 % getattr(layer, name).numel()] = bad
+        layer.check()
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    uneven = random_mask(300, 400, 0.05)
+    uneven[17] = True
+    uneven[:, 5] = True
+    for mask in (random_mask(1000, 784, 0.05), uneven):
+        layer = Layer(mask, 150, torch.float32)
+        pairs = torch.arange(9999) % layer.n_out, torch.arange(9999) % layer.n_in
+        results = []
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            products = native.pair_products(layer.grad, layer.x, *pairs)
+            only = layer.backward(native, True, False)[0], layer.backward(native, False, True)[1]
+            results.append((layer.forward(native), *layer.backward(native), *only, products))
+        for result in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_calls_from_several_threads_at_once() -> None:
+    torch.set_num_threads(2)
+    layer = Layer(random_mask(300, 200, 0.2), 64)
+    expected = layer.forward(native), *layer.backward(native)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(lambda: (layer.forward(native), *layer.backward(native))) for _ in range(40)
+        ]
+        for call in calls:
+            assert all(torch.equal(a, b) for a, b in zip(call.result(), expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.1])
+def test_structure_functions_equal_the_reference(density: float, dtype: torch.dtype) -> None:
+    layer = Layer(random_mask(400, 300, density), 1, dtype)
+    arrays = layer.indptr, layer.indices
+    got = native.transpose(*arrays, 300)
+    for a, b in zip(got, layer.transposed, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    dense = native.scatter(layer.values, *arrays, 300)
+    assert torch.equal(dense, reference.scatter(layer.values, *arrays, 300))
+    assert torch.equal(native.gather(dense, *arrays), layer.values)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pair_products_equal_the_reference(isa: str) -> None:
+    native._native.use_isa(isa)
+    for dtype in (torch.float32, torch.float64):
+        for batch in (0, 1, 4, 31, 100):
+            layer = Layer(random_mask(30, 40, 0.1), batch, dtype)
+            for count in (0, 1, 5, 5000):
+                rows, columns = torch.arange(count) * 7 % 30, torch.arange(count) * 11 % 40
+                got = native.pair_products(layer.grad, layer.x, rows, columns)
+                close(got, reference.pair_products(layer.grad, layer.x, rows, columns))
+
+
+def test_views_that_are_not_contiguous_are_copied() -> None:
+    layer = Layer(random_mask(20, 30, 0.3), 16)
+    expected = layer.forward(native), *layer.backward(native)
+    layer.x = layer.x.T.contiguous().T
+    layer.grad = torch.stack([layer.grad, layer.grad], -1)[..., 0]
+    layer.values = layer.values.repeat_interleave(2)[::2]
+    assert not layer.x.is_contiguous()
+    assert not layer.values.is_contiguous()
+    got = layer.forward(native), *layer.backward(native)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"x": torch.ones(3, 5)}, ValueError, r"x must have 2 dimensions, got shape \[4, 3, 5\]"),
+        ({"x": torch.ones(5, dtype=torch.float64)}, TypeError, "x must be float32, got float64"),
+        ({"values": torch.ones(6)}, ValueError, r"indices must have shape \[6\], got \[7\]"),
+        (
+            {"values": torch.ones(7, dtype=torch.float16)},
+            TypeError,
+            "values must be float32 or float64, got float16",
+        ),
+        ({"indptr": torch.zeros(3).long()}, ValueError, r"indptr must have shape \[4\], got \[3\]"),
+        ({"indptr": torch.zeros(4).int()}, TypeError, "indptr must be int64, got int32"),
+        ({"indices": torch.zeros(7).long()}, TypeError, "indices must be int32, got int64"),
+        ({"bias": torch.zeros(4)}, ValueError, r"bias must have shape \[3\], got \[4\]"),
+        (
+            {"x": torch.ones(5, device="meta")},
+            ValueError,
+            "x must be on the CPU, got a tensor on meta",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict, error: type[Exception], sentence: str) -> None:
+    arguments = {
+        "x": torch.ones(5),
+        "values": torch.ones(7),
+        "indptr": torch.tensor([0, 2, 4, 7]),
+        "indices": torch.tensor([0, 1, 2, 3, 0, 2, 4], dtype=torch.int32),
+        "n_out": 3,
+        "bias": torch.zeros(3),
+    } | change
+    arguments["x"] = arguments["x"].expand(4, *arguments["x"].shape)
+    with pytest.raises(error, match=f"^{sentence}$"):
+        native.linear_forward(**arguments)
+
+
+def test_a_gradient_of_another_batch_is_refused() -> None:
+    layer = Layer(random_mask(5, 6, 0.5), 4)
+    layer.x = layer.x[:3]
+    with pytest.raises(ValueError, match=r"^x must have shape \[4, 6\], got \[3, 6\]$"):
+        layer.backward(native)
+
+
+def test_positions_out_of_range_are_refused() -> None:
+    grad, x, zero = torch.ones(2, 3), torch.ones(2, 4), torch.tensor([0, 0])
+    with pytest.raises(IndexError, match=r"^rows\[1\] must be in \[0, 3\), got 3$"):
+        native.pair_products(grad, x, torch.tensor([0, 3]), zero)
+    with pytest.raises(IndexError, match=r"^columns\[0\] must be in \[0, 4\), got -1$"):
+        native.pair_products(grad, x, zero, torch.tensor([-1, 0]))
+
+
+def test_the_extension_checks_sizes_and_addresses_itself() -> None:
+    run = native._native.linear_forward
+    with pytest.raises(ValueError, match=r"^n_in must be in .* got -1$"):
+        run(4, 0, 0, 0, 0, 0, 0, 1, -1, 1, 0, 1)
+    with pytest.raises(ValueError, match=r"^nnz must be in .* got 2147483648$"):
+        run(4, 1, 1, 1, 1, 0, 1, 1, 1, 1, 2**31, 1)
+    with pytest.raises(ValueError, match=r"^batch must be in "):
+        run(4, 1, 1, 1, 1, 0, 1, 2**62, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"^x must have an address, got 0 for 12 elements$"):
+        run(4, 0, 1, 1, 1, 0, 1, 3, 4, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"^itemsize must be 4 or 8, got 2$"):
+        run(2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices", "sentence"),
+    [
+        ([1, 2], [0, 1], r"indptr\[0\] must be 0, got 1"),
+        ([0, 2, 1, 3], [0, 1, 2], r"indptr\[2\] must not be below the one before it, 2, got 1"),
+        ([0, 2], [0, 1, 2], r"indptr\[1\] must be the number of indices, 3, got 2"),
+        (
+            [0, 1 << 62],
+            [0],
+            r"indptr\[1\] must be the number of indices, 1, got 4611686018427387904",
+        ),
+        ([0, 1, 2], [0, 5], r"indices\[1\] of row 1 must be in \[0, 5\), got 5"),
+        ([0, 2], [1, -1], r"indices\[1\] of row 0 must be in \[0, 5\), got -1"),
+        ([0, 2], [3, 3], r"indices\[1\] of row 0 must be above the one before it, 3, got 3"),
+        ([0, 1, 3], [4, 2, 1], r"indices\[2\] of row 1 must be above the one before it, 2, got 1"),
+    ],
+)
+def test_bad_structures_are_named(indptr: list, indices: list, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        native.check_structure(torch.tensor(indptr), torch.tensor(indices, dtype=torch.int32), 5)
+
+
+def test_good_structures_pass() -> None:
+    for density in (0.0, 0.3, 1.1):
+        layer = Layer(random_mask(20, 30, density), 1)
+        native.check_structure(layer.indptr, layer.indices, 30)
+    native.check_structure(torch.zeros(1, dtype=torch.int64), layer.indices[:0], 0)
+
+
+SCRIPT = """
+import os, torch
+from regrow.kernels import native
+torch.set_num_threads(2)
+indptr = torch.arange(0, 40001, 100)
+indices = torch.arange(40000, dtype=torch.int32) % 100
+x, values = torch.ones(64, 100), torch.ones(40000)
+forward = lambda: native.linear_forward(x, values, indptr, indices, 400)
+"""
+
+
+def run_script(body: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT + body],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_child_has_working_threads() -> None:
+    body = """
+expected = forward()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if all(torch.equal(forward(), expected) for _ in range(20)) else 1)
+    assert torch.equal(forward(), expected)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("done")
+"""
+    result = run_script(body)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
+
+
+def test_the_instruction_set_can_be_named_in_the_environment() -> None:
+    result = run_script("forward(); print(native.isa())", REGROW_ISA="portable")
+    assert (result.returncode, result.stdout) == (0, "portable\n")
+    result = run_script("forward()", REGROW_ISA="sse9")
+    assert result.returncode == 1
+    names = ", ".join(ISAS)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last == f"ValueError: REGROW_ISA must be one of {names} on this processor, got 'sse9'"
+
+
+def test_without_the_extension_there_is_a_reason() -> None:
+    body = """
+import importlib, regrow, sys
+sys.modules["regrow._native"] = None
+del regrow._native
+importlib.reload(native)
+print(native.available(), native.reason())
+"""
+    result = run_script(body)
+    assert result.stdout.startswith("False the C++ extension regrow._native could not be loaded: ")
