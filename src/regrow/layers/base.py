@@ -182,7 +182,8 @@ class SparseLayer(nn.Module, ABC):
         values = state_dict.get(prefix + "values")
         if values is not None and not missing:
             try:
-                self._take_topology(*(state_dict[name] for name in names), values)
+                shape, indptr, indices = (state_dict[name] for name in names)
+                self._take_topology(shape, indptr, indices, values)
             except (TypeError, ValueError) as error:
                 error_msgs.append(f"{prefix.removesuffix('.') or 'the layer'}: {error}")
                 return
