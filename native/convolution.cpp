@@ -74,6 +74,7 @@ void pack(const Layout& layout, const T* source, const Block& block, Size first,
   std::copy(layout.step, layout.step + 3, unit.step);
   std::copy(layout.margin, layout.margin + 3, unit.margin);
   unit.phases = layout.phases;
+  unit.plane = layout.plane;
   unit.width = block.width;
   unit.samples = block.samples;
   kernels<T>().pack(unit);
@@ -158,7 +159,7 @@ ByInput<T> by_input(const ConvBackward<T>& product, const Layout& layout) {
   sorted.values.resize(nnz);
   for_each([&](Size row, Size k, Size key, Size offset) {
     const Size slot = next[key]++;
-    sorted.offsets[slot] = static_cast<std::int32_t>(row * layout.plane() + offset);
+    sorted.offsets[slot] = static_cast<std::int32_t>(row * layout.plane + offset);
     sorted.slots[slot] = static_cast<std::int32_t>(k);
     sorted.values[slot] = product.values[k];
   });
@@ -208,7 +209,7 @@ void run(const ConvForward<T>& product, int threads) {
   const Size plane = pixels_of(shape.out);
   if (shape.batch == 0 || shape.n_out == 0 || plane == 0) return;
   const ConvKernels<T>& k = kernels<T>();
-  const Layout layout = input_layout(shape);
+  const Layout layout = input_layout(shape, k.lanes * sizeof(T));
   threads = threads_for(work_of(shape, product.indptr[shape.n_out]), threads);
   const std::vector<std::int32_t> offsets =
       input_offsets(shape, layout, product.indptr, product.indices);
@@ -260,7 +261,7 @@ void run(const ConvBackward<T>& product, int threads) {
   if (product.dvalues) std::fill(product.dvalues, product.dvalues + nnz, T(0));
   if (shape.batch == 0 || plane == 0 || (!product.dx && !product.dvalues)) return;
   const ConvKernels<T>& k = kernels<T>();
-  const Layout layout = gradient_layout(shape);
+  const Layout layout = gradient_layout(shape, k.lanes * sizeof(T));
   threads = threads_for(work_of(shape, nnz), threads);
   const ByInput<T> sorted = by_input(product, layout);
   const std::vector<Block> blocks = blocks_of(shape.batch, k.lanes);

@@ -98,8 +98,10 @@ void conv_pack(const ConvPackUnit<T>& unit) {
   const int64_t line_size = unit.phases * unit.room[2] * unit.width;
   for (int64_t channel = unit.first; channel < unit.last; ++channel) {
     const T* const source = unit.source + channel * plane;
-    T* const packed = unit.packed + channel * unit.room[0] * unit.room[1] * line_size;
+    T* const packed = unit.packed + channel * unit.plane * unit.width;
+    const int64_t used = unit.room[0] * unit.room[1] * line_size;
     clear_margins(unit, packed);
+    clear(packed + used, unit.plane * unit.width - used);
     int64_t d = 0, h = 0, w = 0;
     int64_t line = packed_line(unit, d, h);
     for (int64_t start = 0; start < plane; start += kPiece) {

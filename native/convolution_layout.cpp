@@ -14,20 +14,28 @@ using Size = std::int64_t;
 
 Size floor_mod(Size a, Size b) { return (a % b + b) % b; }
 
-void check_offsets(const Layout& layout) {
+void check_pixels(double pixels) {
   const Size most = std::numeric_limits<std::int32_t>::max();
-  // As a number that cannot overflow.
-  const double pixels = 1.0 * layout.channels * layout.room[0] * layout.room[1] * layout.phases *
-                        layout.room[2];
   if (pixels > most)
     throw std::invalid_argument("a sample of a sparse convolution must have at most " +
                                 std::to_string(most) + " padded pixels, got " +
                                 (pixels < 9e18 ? std::to_string(Size(pixels)) : "more than 9e18"));
 }
 
+// Sets where the channels lie, an odd number of cache lines apart: planes of a power of two would
+// share a few sets of the cache.
+void set_plane(Layout& layout, Size pixel_bytes) {
+  check_pixels(1.0 * layout.channels * layout.room[0] * layout.room[1] * layout.phases *
+               layout.room[2]);
+  const Size step = std::max<Size>(1, 64 / pixel_bytes);
+  const Size lines = ceil_div(layout.room[0] * layout.room[1] * layout.line(), step);
+  layout.plane = (lines + 1 - lines % 2) * step;
+  check_pixels(1.0 * layout.channels * layout.plane);
+}
+
 }  // namespace
 
-Layout input_layout(const ConvShape& shape) {
+Layout input_layout(const ConvShape& shape, Size pixel_bytes) {
   Layout layout{};
   layout.channels = shape.channels;
   Size jump[3];
@@ -44,7 +52,7 @@ Layout input_layout(const ConvShape& shape) {
   }
   layout.jump[1] = jump[1] * layout.line();
   layout.jump[0] = jump[0] * layout.room[1] * layout.line();
-  check_offsets(layout);
+  set_plane(layout, pixel_bytes);
   return layout;
 }
 
@@ -58,11 +66,11 @@ std::vector<std::int32_t> input_offsets(const ConvShape& shape, const Layout& la
           const Size line = d * shape.dilation[0] / layout.step[0] * layout.room[1] +
                             h * shape.dilation[1] / layout.step[1];
           const Size pixel = w * shape.dilation[2];
-          places.push_back(channel * layout.plane() + line * layout.line() +
+          places.push_back(channel * layout.plane + line * layout.line() +
                            pixel % layout.step[2] * layout.room[2] + pixel / layout.step[2]);
         }
   const Size group_rows = shape.n_out / shape.groups;
-  const Size group_pixels = shape.channels / shape.groups * layout.plane();
+  const Size group_pixels = shape.channels / shape.groups * layout.plane;
   std::vector<std::int32_t> offsets(static_cast<std::size_t>(indptr[shape.n_out]));
   for (Size row = 0; row < shape.n_out; ++row)
     for (Size k = indptr[row]; k < indptr[row + 1]; ++k)
@@ -70,7 +78,7 @@ std::vector<std::int32_t> input_offsets(const ConvShape& shape, const Layout& la
   return offsets;
 }
 
-Layout gradient_layout(const ConvShape& shape) {
+Layout gradient_layout(const ConvShape& shape, Size pixel_bytes) {
   Layout layout{};
   layout.channels = shape.n_out;
   layout.phases = 1;
@@ -86,7 +94,7 @@ Layout gradient_layout(const ConvShape& shape) {
   }
   layout.jump[1] = layout.line();
   layout.jump[0] = layout.room[1] * layout.line();
-  check_offsets(layout);
+  set_plane(layout, pixel_bytes);
   return layout;
 }
 

@@ -14,19 +14,20 @@ struct Layout {
   std::int64_t channels;
   std::int64_t size[3], room[3], step[3], margin[3];
   std::int64_t phases;
+  std::int64_t plane;  // pixels from one channel to the next
   std::int64_t jump[2];
 
   std::int64_t line() const { return phases * room[2]; }
-  std::int64_t plane() const { return room[0] * room[1] * line(); }
-  std::int64_t pixels() const { return channels * plane(); }
+  std::int64_t pixels() const { return channels * plane; }
 };
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::int64_t pixels_of(const std::int64_t* size) { return size[0] * size[1] * size[2]; }
 
-// Both throw std::invalid_argument if a sample has more padded pixels than an offset can name.
-Layout input_layout(const ConvShape& shape);
-Layout gradient_layout(const ConvShape& shape);
+// With pixels of so many bytes in a full block.  Both throw std::invalid_argument if a sample has
+// more padded pixels than an offset can name.
+Layout input_layout(const ConvShape& shape, std::int64_t pixel_bytes);
+Layout gradient_layout(const ConvShape& shape, std::int64_t pixel_bytes);
 
 // For every connection, row by row: from a pixel of the output to the one of the packed input.
 std::vector<std::int32_t> input_offsets(const ConvShape& shape, const Layout& layout,

@@ -17,7 +17,7 @@ namespace regrow {
 template <typename T>
 struct ConvPackUnit {
   const T* source;  // first sample, [channels, size...]
-  T* packed;        // [channels, room[0], room[1], phases, room[2], width]
+  T* packed;        // [channels, plane, width], a plane being [room[0], room[1], phases, room[2]]
   std::int64_t sample_stride;
   std::int64_t first;
   std::int64_t last;
@@ -26,6 +26,7 @@ struct ConvPackUnit {
   std::int64_t step[3];
   std::int64_t margin[3];
   std::int64_t phases;
+  std::int64_t plane;  // pixels from one channel to the next
   std::int32_t width;
   std::int32_t samples;
 };
