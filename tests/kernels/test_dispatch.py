@@ -71,6 +71,14 @@ def test_a_candidate_far_behind_is_not_run_again() -> None:
     assert work.calls["dense"] < work.calls["csr"]
 
 
+def test_close_candidates_are_timed_more_often() -> None:
+    apart, close = Work(csr=0.0001, dense=0.002), Work(csr=0.0005, dense=0.0005)
+    dispatch.choose(situation(), apart)
+    dispatch.choose(situation(batch=8), close)
+    assert apart.calls["csr"] <= close.calls["csr"]
+    assert close.calls["csr"] == close.calls["dense"] <= 1 + dispatch._MOST_ROUNDS
+
+
 def test_trials_keep_no_graph() -> None:
     seen = []
 
@@ -107,6 +115,10 @@ def test_decisions_survive_json_and_forgetting() -> None:
         (
             {"compute": "gpu", "reason": "", "milliseconds": {}},
             "decision for 'a' must be csr or dense, got 'gpu'",
+        ),
+        (
+            {"compute": "csr", "reason": "", "milliseconds": {"csr": "x"}},
+            "milliseconds of the decision for 'a' must be numbers, got {'csr': 'x'}",
         ),
     ],
 )

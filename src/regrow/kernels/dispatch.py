@@ -1,22 +1,26 @@
 """Choosing how a layer computes, by measurement.
 
-A situation (shape, connections, batch, dtype, device, threads) is timed once in a process and
-remembered. Since two computes differ in the last bits, a run that must be repeatable fixes them:
-set ``layer.compute``, or store ``decisions()`` and give them to ``load_decisions()`` later.
+A situation (shape, connections, batch, dtype, device, threads) is timed once on a machine and
+remembered, by later processes too (see `remembered`). Since two computes differ in the last bits, a
+run that must be repeatable elsewhere fixes them: set ``layer.compute``, or store ``decisions()``
+and give them to ``load_decisions()`` later.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from regrow.kernels import native
+from regrow.kernels import native, remembered
 
 Trials = Mapping[str, Callable[[], object]]
 
@@ -25,7 +29,12 @@ Trials = Mapping[str, Callable[[], object]]
 _CERTAIN_DENSITY = 0.02
 # No dense weight above this many bytes is made for a trial.
 _TRIAL_BYTES = 2**30
-_ROUNDS = 3
+# Candidates are timed in turns: so often, and more often while they are close and time allows.
+_ROUNDS, _MOST_ROUNDS = 3, 12
+_CLOSE = 1.2
+_LONG_SECONDS = 2.0
+# What is slower than others by the factor, and by more than a busy core costs, is not timed again.
+_HOPELESS, _HOPELESS_MS = 4, 20
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,21 @@ class Decision:
 
 
 _decisions: dict[str, Decision] = {}
+# Timing one candidate while another thread times one would tell nothing of either.
+_measuring = threading.RLock()
+
+
+def _unlock_in_child() -> None:
+    global _measuring
+    _measuring = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def choose(situation: Situation, trials: Callable[[], Trials]) -> str:
-    """The compute for a situation; the candidates are timed if it is new.
+    """The compute for a situation; the candidates are timed if it is new to this machine.
 
     Args:
         situation: What the choice depends on.
@@ -106,7 +126,9 @@ def choose(situation: Situation, trials: Callable[[], Trials]) -> str:
     """
     key = situation.key
     if key not in _decisions:
-        _decisions[key] = _without_trial(situation) or _measured(trials())
+        with _measuring:
+            if key not in _decisions:
+                _decisions[key] = _without_trial(situation) or _recalled(key, trials)
     return _decisions[key].compute
 
 
@@ -129,22 +151,40 @@ def load_decisions(stored: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         ValueError: An entry is no decision.
     """
-    loaded = {}
-    for key, entry in stored.items():
-        if set(entry) != {"compute", "reason", "milliseconds"}:
-            raise ValueError(
-                f"decision for {key!r} must have compute, reason and milliseconds, "
-                f"got {', '.join(sorted(entry))}"
-            )
-        if entry["compute"] not in ("csr", "dense"):
-            raise ValueError(f"decision for {key!r} must be csr or dense, got {entry['compute']!r}")
-        loaded[key] = Decision(**entry)
-    _decisions.update(loaded)
+    _decisions.update({key: _checked(key, entry) for key, entry in stored.items()})
 
 
 def forget() -> None:
-    """Drop all decisions, so that each situation is timed again."""
+    """Drop all decisions, those stored for later processes too, so that all is timed again."""
     _decisions.clear()
+    remembered.forget()
+
+
+def _checked(key: str, entry: Mapping[str, Any]) -> Decision:
+    if set(entry) != {"compute", "reason", "milliseconds"}:
+        raise ValueError(
+            f"decision for {key!r} must have compute, reason and milliseconds, "
+            f"got {', '.join(sorted(entry))}"
+        )
+    if entry["compute"] not in ("csr", "dense"):
+        raise ValueError(f"decision for {key!r} must be csr or dense, got {entry['compute']!r}")
+    times = entry["milliseconds"]
+    if not isinstance(times, Mapping) or not all(
+        isinstance(ms, (int, float)) and math.isfinite(ms) for ms in times.values()
+    ):
+        raise ValueError(f"milliseconds of the decision for {key!r} must be numbers, got {times!r}")
+    return Decision(entry["compute"], str(entry["reason"]), dict(times))
+
+
+def _recalled(key: str, trials: Callable[[], Trials]) -> Decision:
+    """The decision of an earlier process, or a new one, which later processes will find."""
+    entry = remembered.recall(key)
+    if entry is not None:
+        with suppress(ValueError):
+            return _checked(key, entry)
+    decision = _measured(trials())
+    remembered.store(key, asdict(decision))
+    return decision
 
 
 def _rounded(nnz: int, positions: int) -> int:
@@ -171,16 +211,24 @@ def _without_trial(situation: Situation) -> Decision | None:
 
 def _measured(trials: Trials) -> Decision:
     best: dict[str, float] = {}
+    end = time.perf_counter() + _LONG_SECONDS
     with torch.no_grad():
-        for round_ in range(1 + _ROUNDS):
+        for round_ in range(1 + _MOST_ROUNDS):
+            if round_ > _ROUNDS and (not _close(best) or time.perf_counter() > end):
+                break
             for name, work in trials.items():
-                if round_ > 1 and best[name] > 4 * min(best.values()):
+                if round_ > 1 and best[name] > max(_HOPELESS * min(best.values()), _HOPELESS_MS):
                     continue
                 start = time.perf_counter()
                 work()
                 elapsed = 1e3 * (time.perf_counter() - start)
                 # The first round warms caches and allocators and is not counted.
-                best[name] = min(best.get(name, math.inf), elapsed) if round_ > 1 else elapsed
+                best[name] = min(best[name], elapsed) if round_ > 1 else elapsed
     winner = min(best, key=lambda name: best[name])
     times = " against ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(best.items()))
     return Decision(winner, f"measured: {times}", best)
+
+
+def _close(best: Mapping[str, float]) -> bool:
+    first, *others = sorted(best.values())
+    return bool(others) and others[0] < _CLOSE * first

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +11,12 @@ from typing import Any
 
 import torch
 
+from regrow.kernels.machine import describe_machine
+
+__all__ = ["PeakMemory", "describe_machine", "session"]
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-
-
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores, system and Python, for the record of a run."""
-    from regrow.kernels import native
-
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "kernels": native.isa() if native.available() else f"reference: {native.reason()}",
-    }
 
 
 @contextmanager
@@ -103,12 +92,3 @@ def _return_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
