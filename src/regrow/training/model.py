@@ -108,10 +108,8 @@ def decide_compute(model: nn.Module, batch: torch.Tensor, compute: str) -> Decis
         return {p: {"compute": compute, "reason": reason, "milliseconds": {}} for p in layers}
     decided: Decisions = {}
     for path, layer in layers.items():
-        rows, columns = layer.topology.matrix_shape
-        entering = batch.new_empty(batch.shape[0], columns)
-        situation = dispatch.Situation.of(entering, rows, layer.topology.nnz, training=True)
-        decision = dispatch.lookup(situation)
+        entering = batch.new_empty(batch.shape[0], layer.topology.matrix_shape[1])
+        decision = dispatch.lookup(layer.situation(entering))
         assert decision is not None
         decided[path] = {
             "compute": decision.compute,
