@@ -11,9 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "convolution.h"
 #include "driver.h"
 #include "isa.h"
+#include "module_topology.h"
 #include "structure.h"
 
 namespace nb = nanobind;
@@ -24,30 +26,13 @@ namespace {
 using regrow::Backward;
 using regrow::Forward;
 using regrow::Pairs;
-using Size = std::int64_t;
-using Address = std::uintptr_t;
-
-constexpr Size kMost = std::numeric_limits<std::int32_t>::max();
-
-void check_size(const char* name, Size size, Size most = std::numeric_limits<Size>::max() / 64) {
-  if (size < 0 || size > most)
-    throw std::invalid_argument(std::string(name) + " must be in [0, " + std::to_string(most) +
-                                "], got " + std::to_string(size));
-}
-
-// An array of `count` elements at an address that may be 0 only if it is empty.
-template <typename T>
-T* array(const char* name, Address address, Size count) {
-  if (address == 0 && count > 0)
-    throw std::invalid_argument(std::string(name) + " must have an address, got 0 for " +
-                                std::to_string(count) + " elements");
-  return reinterpret_cast<T*>(address);
-}
-
-template <typename T>
-T* optional(Address address) {
-  return reinterpret_cast<T*>(address);
-}
+using regrow::Address;
+using regrow::array;
+using regrow::check_size;
+using regrow::kMost;
+using regrow::optional;
+using regrow::Size;
+using regrow::with_type;
 
 void check_layer(Size batch, Size n_in, Size n_out, Size nnz) {
   check_size("n_in", n_in, kMost);
@@ -64,14 +49,6 @@ void check_range(const char* name, const Size* places, Size count, Size limit) {
       throw std::out_of_range(std::string(name) + "[" + std::to_string(k) + "] must be in [0, " +
                               std::to_string(limit) + "), got " + std::to_string(places[k]));
   }
-}
-
-// Calls `body` with a value of the type that has this many bytes.
-template <typename Small, typename Large, typename F>
-void with_type(int bytes, F&& body) {
-  if (bytes == sizeof(Small)) return body(Small{});
-  if (bytes == sizeof(Large)) return body(Large{});
-  throw std::invalid_argument("itemsize must be 4 or 8, got " + std::to_string(bytes));
 }
 
 void linear_forward(int itemsize, Address x, Address values, Address indptr, Address indices,
@@ -260,6 +237,7 @@ NB_MODULE(_native, m) {
   m.def("scatter", &scatter, Unlocked());
   m.def("gather", &gather, Unlocked());
   m.def("check_structure", &check_structure, Unlocked());
+  regrow::bind_topology(m);
   m.def("isa", [] { return std::string(regrow::isa().name); });
   m.def("use_isa", &regrow::use_isa, "name"_a);
   m.def("supported_isas", [] {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrow import Topology
-from regrow.topology import random_topology
+from regrow.topology import extension, random_topology
 from regrow.topology.patterns import free_positions, sample_distinct
 
 
@@ -156,3 +157,79 @@ def test_free_positions_of_a_huge_shape() -> None:
     topology = Topology((side, side), torch.tensor([0, side * side - 1]))
     ranks = torch.tensor([0, side * side - 3])
     assert free_positions(topology, ranks).tolist() == [1, side * side - 2]
+
+
+def test_sparse_draws_of_many_buckets_are_uniform() -> None:
+    # 20,000 of 400,000: so many that the range is drawn from in parts, with repeated draws in each.
+    total, count, draws = 400_000, 20_000, 40
+    seen, gaps = torch.zeros(total), []
+    for i in range(draws):
+        drawn = sample_distinct(total, count, seeded(i))
+        assert drawn.numel() == count
+        assert bool((drawn.diff() > 0).all())
+        assert 0 <= int(drawn[0])
+        assert int(drawn[-1]) < total
+        seen[drawn] += 1
+        gaps.append(drawn.diff())
+    # In every cell of 1000 neighbours, as in test_sample_distinct_is_uniform.
+    for cells in (seen.view(-1, 1000).sum(1), seen.view(1000, -1).sum(0)):
+        expected = draws * count / cells.numel()
+        statistic = float(((cells - expected) ** 2 / expected).sum()) / (1 - count / total)
+        assert abs(statistic - (cells.numel() - 1)) < 6 * (2 * (cells.numel() - 1)) ** 0.5
+    # Neighbours are drawn together with chance (count - 1) / (total - 1), whatever the bucket.
+    together = sum(int((gap == 1).sum()) for gap in gaps)
+    expected = draws * count * (count - 1) / total
+    assert abs(together - expected) < 6 * expected**0.5
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_a_drawn_topology_is_what_its_positions_say(
+    rows: int, columns: int, data: st.DataObject
+) -> None:
+    connections = data.draw(st.integers(1, rows * columns))
+    topology = random_topology((rows, columns), connections, generator=seeded(connections))
+    assert Topology.from_csr((rows, columns), *topology.csr()) == topology
+    drawn = sample_distinct(rows * columns, connections, seeded(connections))
+    assert topology.positions.tolist() == drawn.tolist()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000, 333_333, 10**6])
+@pytest.mark.parametrize("connections", [1, 1023, 5000, 60_000, 260_000, 900_000])
+def test_rows_of_every_length(rows: int, connections: int) -> None:
+    shape = rows, 10**6 // rows
+    connections = min(connections, math.prod(shape))
+    topology = random_topology(shape, connections, generator=seeded())
+    assert topology.nnz == connections
+    assert Topology.from_csr(shape, *topology.csr()) == topology
+
+
+@pytest.mark.skipif(extension.native is None, reason="the extension is not built")
+def test_no_draw_depends_on_the_number_of_threads() -> None:
+    made = [torch.empty(50_000, dtype=torch.int64) for _ in range(2)]
+    for threads, numbers in zip((1, 3), made, strict=True):
+        extension.native.draw(10**9, 50_000, 7, numbers.data_ptr(), threads)
+    assert torch.equal(*made)
+
+
+def test_without_the_extension_draws_are_exact_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "native", None)
+    for total, count in ((10**12, 50), (10, 10), (100, 60), (1000, 100), (5, 0)):
+        drawn = sample_distinct(total, count, seeded())
+        assert drawn.unique().tolist() == drawn.tolist()
+        assert drawn.numel() == count
+    assert random_topology((30, 40), 77, generator=seeded()).nnz == 77
+    ranks = torch.tensor([0, 2])
+    assert free_positions(Topology((2, 2), torch.tensor([1])), ranks).tolist() == [0, 3]
+
+
+@pytest.mark.skipif(extension.native is None, reason="the extension is not built")
+def test_bad_arguments_of_native_draws_are_refused() -> None:
+    out = torch.empty(8, dtype=torch.int64).data_ptr()
+    with pytest.raises(ValueError, match=re.escape("count must be in [0, 5], got 6")):
+        extension.native.draw(5, 6, 0, out, 1)
+    with pytest.raises(ValueError, match="total must be in"):
+        extension.native.draw(-5, 0, 0, out, 1)
+    with pytest.raises(ValueError, match="numbers must have an address, got 0 for 2 elements"):
+        extension.native.draw(5, 2, 0, 0, 1)
+    with pytest.raises(ValueError, match="rows must be in"):
+        extension.native.draw_matrix(2**31, 2, 1, 0, out, out, 1)

@@ -19,6 +19,7 @@ from regrow.layers import sparse_layers
 from regrow.optim.carry import STATE_POLICIES, carry_state, check_state
 from regrow.topology import Rewiring
 from regrow.topology.allocation import share
+from regrow.topology.select import without_lowest
 
 
 @dataclass(frozen=True)
@@ -248,20 +249,22 @@ class Evolution:
         done: dict[str, LayerUpdate] = {}
         for group in self._groups(sites):
             keep = self._kept(group, fraction, targets)
-            taken = [
-                regions.taken(site, kept, self.method.regrow)
-                for site, kept in zip(group, keep, strict=True)
-            ]
-            kept_now = sum(int(kept.sum()) for kept in keep)
-            count = sum(targets[site.path] for site in group) - kept_now
-            if self._by_gate(group[0]):
-                grown = [regions.grown_in_gates(group[0], taken[0], keep[0], self._grow.score)]
-            elif self._grow.score is None:
-                grown = grow_random(taken, count, self._generator)
-            else:
-                grown = grow_best(group, taken, count, self._grow.score)
-            done |= self._apply(group, keep, grown)
+            count = sum(targets[site.path] for site in group)
+            count -= sum(int(torch.count_nonzero(kept)) for kept in keep)
+            done |= self._apply(group, keep, self._grown(group, keep, count))
         return UpdateRecord(self.steps, fraction, done)
+
+    def _grown(self, group: list[Site], keep: list[Tensor], count: int) -> list[Tensor]:
+        """Where each layer grows, flat positions int64."""
+        taken = [
+            regions.taken(site, kept, self.method.regrow)
+            for site, kept in zip(group, keep, strict=True)
+        ]
+        if self._by_gate(group[0]):
+            return [regions.grown_in_gates(group[0], taken[0], keep[0], self._grow.score)]
+        if self._grow.score is None:
+            return grow_random(taken, count, self._generator)
+        return grow_best(group, taken, count, self._grow.score)
 
     def _groups(self, sites: list[Site]) -> list[list[Site]]:
         """Layers that share one budget."""
@@ -292,6 +295,8 @@ class Evolution:
             room = [site.free - max(0, gain) for site, gain in zip(group, gains, strict=True)]
             most = sum(min(max(0, n - 1), free) for n, free in zip(nnz, room, strict=True))
         total = max(least, min(round(fraction * sum(nnz)), most))
+        if self._drop.keep and len(group) == 1:
+            return [self._drop.keep(group[0], total)]
         scores = [self._drop_scores(site) for site in group]
         together = scores[0]
         if len(group) > 1:
@@ -300,7 +305,7 @@ class Evolution:
                 # A layer's best connection stays, whatever the others have: none may die out.
                 if layer_scores.numel():
                     layer_scores[layer_scores.argmax()] = torch.inf
-        parts = regions.without_lowest(together, total).split(nnz)
+        parts = without_lowest(together, total).split(nnz)
         return [part.to(s.device) for part, s in zip(parts, scores, strict=True)]
 
     def _drop_scores(self, site: Site) -> Tensor:
@@ -318,7 +323,7 @@ class Evolution:
     ) -> dict[str, LayerUpdate]:
         done = {}
         for site, kept, new in zip(sites, keep, grown, strict=True):
-            dropped = site.topology.nnz - int(kept.sum())
+            dropped = site.topology.nnz - int(torch.count_nonzero(kept))
             if dropped or new.numel():
                 self._rewire(site, site.topology.rewire(kept, new))
             done[site.path] = LayerUpdate(dropped, new.numel(), site.layer.topology.nnz)
@@ -332,6 +337,7 @@ class Evolution:
         grad = None if old.grad is None else change.carry(old.grad, start.new_zeros(start.shape))
         layer.set_topology(change.topology, values)
         layer.values.grad = grad
+        del values, start  # as large as the layer, and copied by now
         if layer.values is not old:
             capture.follow(old, layer.values)
         carry_state(self.optimizer, old, layer.values, change, self._policy, site.path)

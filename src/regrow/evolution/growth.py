@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from regrow.evolution.scores import Candidates, GrowFunction, Site
 from regrow.topology import Topology
 from regrow.topology.patterns import free_positions, sample_distinct
+from regrow.topology.select import Highest
 
 # Entries of one tile of scores (16 MiB of float32).
 TILE = 2**22
@@ -27,7 +28,9 @@ def grow_random(taken: Sequence[Topology], count: int, generator: torch.Generato
         Per layer, flat positions int64.
     """
     ends = torch.tensor([t.shape.numel() - t.nnz for t in taken]).cumsum(0)
-    ranks = sample_distinct(int(ends[-1]), count, generator).sort().values
+    ranks = sample_distinct(int(ends[-1]), count, generator)
+    if len(taken) == 1:
+        return [free_positions(taken[0], ranks)]
     parts = torch.tensor_split(ranks, torch.searchsorted(ranks, ends)[:-1])
     starts = [0, *ends[:-1].tolist()]
     return [
@@ -54,39 +57,25 @@ def best_free(
     Raises:
         ValueError: The score does not return one number for each candidate.
     """
-    device = taken.device
-    scores, positions = (
-        torch.empty(0, device=device),
-        torch.empty(0, dtype=torch.int64, device=device),
-    )
-    if count == 0:
-        return scores, positions
-    busy = taken.positions
-    for first, candidates in _tiles(taken, first_row):
-        tile = _scored(site, candidates, score).to(device)
-        bounds = torch.tensor([first, first + tile.numel()], device=device)
-        low, high = torch.searchsorted(busy, bounds).tolist()
-        tile[busy[low:high] - first] = -torch.inf
-        best = tile.topk(min(count, tile.numel() - (high - low)))
-        scores = torch.cat([scores, best.values])
-        positions = torch.cat([positions, best.indices + first])
-        if scores.numel() > count:
-            best = scores.topk(count)
-            scores, positions = best.values, positions[best.indices]
-    return scores, positions
+    best = Highest(taken, count)
+    if count:
+        rows, columns = taken.matrix_shape
+        height = max(1, TILE // columns)
+        for start in range(0, rows, height):
+            stop = min(rows, start + height)
+            candidates = Candidates(columns, block=slice(first_row + start, first_row + stop))
+            best.offer(_scored(site, candidates, score), start, stop)
+    return best.found()
 
 
 def _scored(site: Site, candidates: Candidates, score: GrowFunction) -> Tensor:
-    """Scores of candidates, all above minus infinity, which marks what is taken."""
     tile, count = score(site, candidates), len(candidates)
     if tile.numel() != count:
         raise ValueError(
             f"grow score in {site.path} must have one number for each of {count} candidates, "
             f"got {tuple(tile.shape)}"
         )
-    tile = tile.detach().reshape(-1).to(torch.promote_types(tile.dtype, torch.float32))
-    least = torch.finfo(tile.dtype).min
-    return torch.where(tile.isnan(), least, tile).clamp_(min=least)
+    return tile
 
 
 def grow_best(
@@ -113,12 +102,3 @@ def grow_best(
     chosen = torch.cat([scores for scores, _ in found]).topk(count).indices
     layer, positions = layer[chosen], torch.cat([p for _, p in found])[chosen]
     return [positions[layer == i] for i in range(len(found))]
-
-
-def _tiles(taken: Topology, first_row: int) -> Iterator[tuple[int, Candidates]]:
-    rows, columns = taken.matrix_shape
-    height = max(1, TILE // columns)
-    for start in range(0, rows, height):
-        stop = min(rows, start + height)
-        block = slice(first_row + start, first_row + stop)
-        yield start * columns, Candidates(columns, block=block)

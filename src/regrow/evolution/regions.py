@@ -10,13 +10,7 @@ from torch import Tensor
 from regrow.evolution.growth import best_free, grow_random
 from regrow.evolution.scores import GrowFunction, Site
 from regrow.topology import Topology
-
-
-def without_lowest(scores: Tensor, count: int) -> Tensor:
-    """All but the connections of lowest score, bool ``[nnz]``."""
-    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
-    keep[scores.topk(count, largest=False).indices] = False
-    return keep
+from regrow.topology.select import without_lowest
 
 
 def taken(site: Site, keep: Tensor, regrow: bool) -> Topology:

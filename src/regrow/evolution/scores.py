@@ -17,6 +17,7 @@ from torch import Tensor
 from regrow.kernels.capture import Captured
 from regrow.layers import SparseLayer
 from regrow.topology import Topology
+from regrow.topology.select import without_nearest_zero
 
 
 class Candidates:
@@ -120,6 +121,7 @@ class Site:
 
 
 DropFunction = Callable[[Site], Tensor]
+KeepFunction = Callable[[Site, int], Tensor]
 GrowFunction = Callable[[Site, Candidates], Tensor]
 Function = TypeVar("Function", DropFunction, GrowFunction)
 
@@ -131,10 +133,13 @@ class DropScore:
     Attributes:
         score: One number per connection; the lowest are dropped.
         before: Whether it is to be taken before the optimiser step instead of after it.
+        keep: All but the given number of lowest scores, bool ``[nnz]``, where a layer is a budget
+            of its own and this is faster than scores; None selects by the scores.
     """
 
     score: DropFunction
     before: bool = False
+    keep: KeepFunction | None = None
 
 
 @dataclass(frozen=True)
@@ -154,8 +159,10 @@ DROP_SCORES: dict[str, DropScore] = {}
 GROW_SCORES: dict[str, GrowScore] = {"random": GrowScore(None)}
 
 
-def drop_score(name: str, *, before: bool = False) -> Callable[[DropFunction], DropFunction]:
-    """Register a drop score under a name.
+def drop_score(
+    name: str, *, before: bool = False, keep: KeepFunction | None = None
+) -> Callable[[DropFunction], DropFunction]:
+    """Register a drop score under a name; the rest as in ``DropScore``.
 
     Example:
         >>> @drop_score("oldest-example")
@@ -167,7 +174,7 @@ def drop_score(name: str, *, before: bool = False) -> Callable[[DropFunction], D
     """
 
     def register(function: DropFunction) -> DropFunction:
-        _register(DROP_SCORES, name, DropScore(function, before))
+        _register(DROP_SCORES, name, DropScore(function, before, keep))
         return function
 
     return register
@@ -207,7 +214,11 @@ def magnitude(site: Site) -> Tensor:
     return site.values.abs()
 
 
-@drop_score("sign-split")
+def _nearest_zero_by_sign(site: Site, count: int) -> Tensor:
+    return without_nearest_zero(site.values, count)
+
+
+@drop_score("sign-split", keep=_nearest_zero_by_sign)
 def sign_split(site: Site) -> Tensor:
     """Rank by magnitude among the weights of the same sign, as a share of their number.
 
@@ -219,7 +230,7 @@ def sign_split(site: Site) -> Tensor:
         connectivity inspired by network science", 2018.
     """
     values = site.values
-    score = torch.empty_like(values, dtype=torch.float64)
+    score = torch.full_like(values, torch.nan, dtype=torch.float64)
     for part in (values < 0, values >= 0):
         magnitudes = values[part].abs()
         order = torch.argsort(magnitudes, stable=True)

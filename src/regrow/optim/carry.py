@@ -70,8 +70,8 @@ def carry_state(
         if _is_scalar(entry):
             carried[name] = entry
         else:
-            kept = entry[change.keep]
-            moved = change.carry(entry, policy(name, kept, group, change.grown))
+            start = policy(name, change.survivors(entry), group, change.grown)
+            moved = change.carry(entry, start)
             carried[name] = entry.copy_(moved) if old is new else moved
     if old is not new:
         optimizer.state.pop(old, None)

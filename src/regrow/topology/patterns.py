@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from regrow.topology.topology import Topology
+from regrow.topology import extension
+from regrow.topology.merge import rising
+from regrow.topology.topology import Topology, checked_shape
 
 Sampling = Literal["exact", "bernoulli", "replacement"]
 
@@ -52,17 +54,14 @@ def random_topology(
             f"got {connections}"
         )
     if sampling == "exact":
-        positions = sample_distinct(total, connections, generator)
-    elif sampling == "bernoulli":
-        count = _binomial(total, connections / total, generator)
-        positions = sample_distinct(total, count, generator)
-    elif sampling == "replacement":
-        positions = torch.randint(total, (connections,), generator=generator).unique()
-    else:
-        raise ValueError(
-            f"sampling of a topology must be exact, bernoulli or replacement, got {sampling!r}"
-        )
-    return Topology(shape, positions)
+        return _scattered(shape, connections, generator)
+    if sampling == "bernoulli":
+        return _scattered(shape, _binomial(total, connections / total, generator), generator)
+    if sampling == "replacement":
+        return Topology(shape, torch.randint(total, (connections,), generator=generator).unique())
+    raise ValueError(
+        f"sampling of a topology must be exact, bernoulli or replacement, got {sampling!r}"
+    )
 
 
 def sample_distinct(total: int, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -74,17 +73,23 @@ def sample_distinct(total: int, count: int, generator: torch.Generator | None = 
         generator: CPU generator to draw from; torch's default one if None.
 
     Returns:
-        int64 ``[count]``, in no particular order.
+        int64 ``[count]``, rising.
     """
+    if extension.usable():
+        numbers = torch.empty(count, dtype=torch.int64)
+        extension.native.draw(
+            total, count, extension.seed(generator), numbers.data_ptr(), torch.get_num_threads()
+        )
+        return numbers
     if total <= 4 * count:
-        return torch.randperm(total, generator=generator)[:count]
+        return torch.randperm(total, generator=generator)[:count].sort().values
     drawn = torch.empty(0, dtype=torch.int64)
     while drawn.numel() < count:
         missing = count - drawn.numel()
         more = torch.randint(total, (missing + missing // 6 + 8,), generator=generator)
         drawn = torch.cat([drawn, more]).unique()
     # Every set of distinct draws of one size is equally likely, so thinning at random stays fair.
-    return drawn[torch.randperm(drawn.numel(), generator=generator)[:count]]
+    return drawn[torch.randperm(drawn.numel(), generator=generator)[:count]].sort().values
 
 
 def free_positions(topology: Topology, ranks: Tensor) -> Tensor:
@@ -101,10 +106,37 @@ def free_positions(topology: Topology, ranks: Tensor) -> Tensor:
         >>> free_positions(Topology((2, 3), torch.tensor([0, 2, 3])), torch.tensor([0, 1, 2]))
         tensor([1, 4, 5])
     """
+    ranks = ranks.to(topology.device, torch.int64)
+    indptr, indices = topology.csr()
+    if extension.usable(indices) and rising(ranks):
+        found = ranks.clone(memory_format=torch.contiguous_format)
+        arrays = indptr.data_ptr(), indices.data_ptr(), *topology.matrix_shape, topology.nnz
+        extension.native.free_positions(*arrays, found.data_ptr(), found.numel())
+        return found
     taken = topology.positions
     free_before = taken - torch.arange(taken.numel(), device=taken.device)
-    ranks = ranks.to(taken.device)
     return ranks + torch.searchsorted(free_before, ranks, right=True)
+
+
+def _scattered(
+    shape: Sequence[int], connections: int, generator: torch.Generator | None
+) -> Topology:
+    if not extension.usable():
+        return Topology(shape, sample_distinct(math.prod(shape), connections, generator))
+    size = checked_shape(shape, connections)
+    rows, columns = size[0], math.prod(size[1:])
+    indptr = torch.empty(rows + 1, dtype=torch.int64)
+    indices = torch.empty(connections, dtype=torch.int32)
+    extension.native.draw_matrix(
+        rows,
+        columns,
+        connections,
+        extension.seed(generator),
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return Topology.trusted(size, indptr, indices)
 
 
 def _binomial(total: int, probability: float, generator: torch.Generator | None) -> int:

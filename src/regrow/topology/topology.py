@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regrow.topology.merge import carried, compressed, merged, rising, survivors
 from regrow.topology.order import column_order
 
 CSR = tuple[Tensor, Tensor]
@@ -52,10 +53,12 @@ class Topology:
     __slots__ = ("_csc", "_indices", "_indptr", "_shape")
 
     def __init__(self, shape: Sequence[int], positions: Tensor) -> None:
-        self._shape = _checked_shape(shape)
+        self._shape = checked_shape(shape)
         _check_integers("positions", positions)
-        ordered = positions.to(torch.int64).sort().values
-        self._indptr, self._indices = _compressed(ordered, self._shape)
+        positions = positions.to(torch.int64)
+        ordered = positions if rising(positions) else positions.sort().values
+        self._check_distinct(ordered)
+        self._indptr, self._indices = compressed(ordered, *self.matrix_shape)
         self._csc: CSC | None = None
 
     @classmethod
@@ -71,7 +74,7 @@ class Topology:
             ValueError: The arrays do not describe distinct connections inside the shape.
             TypeError: An array is not a one-dimensional tensor of integers.
         """
-        shape = _checked_shape(shape)
+        shape = checked_shape(shape)
         rows, columns = shape[0], math.prod(shape[1:])
         _check_integers("indices", indices)
         if indptr.shape != (rows + 1,):
@@ -80,7 +83,7 @@ class Topology:
                 f"got {tuple(indptr.shape)}"
             )
         _check_integers("indptr", indptr)
-        indptr = indptr.to(torch.int64)
+        indptr = indptr.to(torch.int64).contiguous()
         lengths = indptr.diff()
         nnz = indices.numel()
         if int(indptr[0]) != 0 or int(indptr[-1]) != nnz or bool((lengths < 0).any()):
@@ -93,7 +96,7 @@ class Topology:
                 f"indices of a topology of shape {tuple(shape)} must be in [0, {columns}), "
                 f"got {int(indices.min())} to {int(indices.max())}"
             )
-        indices = indices.to(torch.int32)
+        indices = indices.to(torch.int32).contiguous()
         rises = indices.diff() > 0
         starts = indptr[1:-1]
         starts = starts[(starts > 0) & (starts < nnz)]
@@ -102,10 +105,11 @@ class Topology:
             raise ValueError(
                 f"indices of a topology of shape {tuple(shape)} must rise within each row"
             )
-        return cls._trusted(shape, indptr, indices)
+        return cls.trusted(shape, indptr, indices)
 
     @classmethod
-    def _trusted(cls, shape: Sequence[int], indptr: Tensor, indices: Tensor) -> Topology:
+    def trusted(cls, shape: Sequence[int], indptr: Tensor, indices: Tensor) -> Topology:
+        """As ``from_csr``, but of arrays that are right by construction: nothing is checked."""
         self = cls.__new__(cls)
         self._shape = torch.Size(shape)
         self._indptr, self._indices, self._csc = indptr, indices, None
@@ -191,7 +195,7 @@ class Topology:
         """The same topology on another device (itself if it is there already)."""
         if torch.empty(0, device=device).device == self.device:
             return self
-        return self._trusted(self._shape, self._indptr.to(device), self._indices.to(device))
+        return self.trusted(self._shape, self._indptr.to(device), self._indices.to(device))
 
     def rewire(self, keep: Tensor, grown: Tensor) -> Rewiring:
         """Keep some connections, add others, and know where every survivor went.
@@ -220,16 +224,31 @@ class Topology:
                 f"keep of a topology must be torch.bool of shape ({self.nnz},), "
                 f"got {keep.dtype} of shape {tuple(keep.shape)}"
             )
-        kept = self.positions[keep]
-        grown, order = grown.to(self.device).sort()
-        slots = torch.searchsorted(kept, grown).add_(torch.arange(len(grown), device=self.device))
-        fresh = torch.zeros(len(kept) + len(grown), dtype=torch.bool, device=self.device)
-        fresh[slots] = True
-        positions = kept.new_empty(len(fresh))
-        positions[~fresh] = kept
-        positions[fresh] = grown
-        topology = self._trusted(self._shape, *_compressed(positions, self._shape))
-        return Rewiring(topology, keep, fresh, order)
+        _check_integers("grown positions", grown)
+        grown, order = grown.to(self.device, torch.int64), None
+        if not rising(grown):
+            grown, order = grown.sort()
+        self._check_inside(grown)
+        indptr, indices, fresh, clash = merged(self.csr(), self.matrix_shape[1], keep, grown)
+        if clash >= 0:
+            raise _repeated(self._shape, clash)
+        topology = self.trusted(self._shape, indptr, indices)
+        return Rewiring(topology, keep, fresh, order, grown.numel())
+
+    def _check_distinct(self, ordered: Tensor) -> None:
+        self._check_inside(ordered)
+        repeated = ordered[1:] == ordered[:-1]
+        if bool(repeated.any()):
+            raise _repeated(self._shape, int(ordered[1:][repeated][0]))
+
+    def _check_inside(self, ordered: Tensor) -> None:
+        total = self._shape.numel()
+        if ordered.numel() and (int(ordered[0]) < 0 or int(ordered[-1]) >= total):
+            bad = int(ordered[0]) if int(ordered[0]) < 0 else int(ordered[-1])
+            raise ValueError(
+                f"positions of a topology of shape {tuple(self._shape)} must be in "
+                f"[0, {total}), got {bad}"
+            )
 
     def __eq__(self, other: object) -> bool:
         """Equal shape and equal positions."""
@@ -268,18 +287,16 @@ class Rewiring:
         topology: The new topology.
         keep: Which old connections stay, bool ``[old nnz]``.
         fresh: Which new connections are grown, bool ``[new nnz]``.
-        order: For each grown connection, by position, its place in the order they were given.
+        order: For each grown connection, by position, its place in the order they were given;
+            None where they were given by position.
+        grown: Number of added connections.
     """
 
     topology: Topology
     keep: Tensor
     fresh: Tensor
-    order: Tensor
-
-    @property
-    def grown(self) -> int:
-        """Number of added connections."""
-        return self.order.numel()
+    order: Tensor | None
+    grown: int
 
     def carry(self, old: Tensor, start: Tensor) -> Tensor:
         """Move one number per connection to the new topology, in its order.
@@ -299,17 +316,19 @@ class Rewiring:
                 f"start of grown connections must have shape ({self.grown},), "
                 f"got {tuple(start.shape)}"
             )
-        new = old.new_empty(len(self.fresh))
-        new[~self.fresh] = old[self.keep]
-        new[self.fresh] = start.to(old)[self.order]
-        return new
+        return carried(old, start.to(old), self.keep, self.fresh, self.order)
+
+    def survivors(self, old: Tensor) -> Tensor:
+        """The entries of connections that stay, in their order, of one per old connection."""
+        return survivors(old, self.keep)
 
 
 def _rebuild(shape: tuple[int, ...], indptr: Tensor, indices: Tensor) -> Topology:
     return Topology.from_csr(shape, indptr, indices)
 
 
-def _checked_shape(shape: Sequence[int]) -> torch.Size:
+def checked_shape(shape: Sequence[int], connections: int = 0) -> torch.Size:
+    """Refuse a shape that cannot be indexed, or more connections than can."""
     size = torch.Size(int(n) for n in shape)
     if len(size) < 2 or min(size) < 1:
         raise ValueError(
@@ -319,6 +338,11 @@ def _checked_shape(shape: Sequence[int]) -> torch.Size:
         raise ValueError(
             f"shape of a topology must have at most {_INT32_MAX} rows and columns, "
             f"got {tuple(size)}"
+        )
+    if connections > _INT32_MAX:
+        raise ValueError(
+            f"connections of a topology of shape {tuple(size)} must be at most {_INT32_MAX}, "
+            f"got {connections}"
         )
     return size
 
@@ -343,20 +367,8 @@ def _check_integers(name: str, entries: Tensor) -> None:
         )
 
 
-def _compressed(ordered: Tensor, shape: torch.Size) -> CSR:
-    """Row order of sorted flat positions, refused if one is repeated or outside the shape."""
-    if ordered.numel() and (int(ordered[0]) < 0 or int(ordered[-1]) >= shape.numel()):
-        bad = int(ordered[0]) if int(ordered[0]) < 0 else int(ordered[-1])
-        raise ValueError(
-            f"positions of a topology of shape {tuple(shape)} must be in [0, {shape.numel()}), "
-            f"got {bad}"
-        )
-    repeated = ordered[1:] == ordered[:-1]
-    if bool(repeated.any()):
-        raise ValueError(
-            f"positions of a topology of shape {tuple(shape)} must be distinct, "
-            f"got {int(ordered[1:][repeated][0])} more than once"
-        )
-    rows, columns = shape[0], math.prod(shape[1:])
-    starts = torch.arange(rows + 1, device=ordered.device) * columns
-    return torch.searchsorted(ordered, starts), (ordered % columns).to(torch.int32)
+def _repeated(shape: torch.Size, position: int) -> ValueError:
+    return ValueError(
+        f"positions of a topology of shape {tuple(shape)} must be distinct, "
+        f"got {position} more than once"
+    )

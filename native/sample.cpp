@@ -1,0 +1,232 @@
+#include "sample.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "pool.h"
+
+namespace regrow {
+namespace {
+
+using Size = std::int64_t;
+using Word = std::uint64_t;
+__extension__ typedef unsigned __int128 Wide;
+
+Word split_mix(Word& state) {
+  Word z = (state += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+// xoshiro256++ of D. Blackman and S. Vigna; every stream of a seed is a generator of its own.
+class Random {
+ public:
+  Random(Word seed, Word stream) {
+    Word state = seed;
+    state = split_mix(state) ^ stream;
+    for (Word& word : state_) word = split_mix(state);
+  }
+
+  Word operator()() {
+    const Word result = rotated(state_[0] + state_[3], 23) + state_[0];
+    const Word t = state_[1] << 17;
+    state_[2] ^= state_[0];
+    state_[3] ^= state_[1];
+    state_[1] ^= state_[2];
+    state_[0] ^= state_[3];
+    state_[2] ^= t;
+    state_[3] = rotated(state_[3], 45);
+    return result;
+  }
+
+  // Uniform in [0, bound) without bias: D. Lemire, "Fast random integer generation in an
+  // interval", 2019.
+  Word below(Word bound) {
+    Wide product = static_cast<Wide>((*this)()) * bound;
+    if (static_cast<Word>(product) < bound) {
+      const Word least = -bound % bound;
+      while (static_cast<Word>(product) < least) product = static_cast<Wide>((*this)()) * bound;
+    }
+    return static_cast<Word>(product >> 64);
+  }
+
+ private:
+  static Word rotated(Word x, int k) { return (x << k) | (x >> (64 - k)); }
+
+  Word state_[4];
+};
+
+// Sorts numbers that are uniform in [0, width), in linear time, and drops the repeated ones.
+class Sorter {
+ public:
+  void sort(std::vector<Word>& keys, Word width) {
+    const Size count = static_cast<Size>(keys.size());
+    if (count > 1) {
+      spread(keys, count, width);
+      for (Size i = 1; i < count; ++i) {
+        const Word key = keys[i];
+        Size j = i;
+        for (; j > 0 && keys[j - 1] > key; --j) keys[j] = keys[j - 1];
+        keys[j] = key;
+      }
+    }
+    keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  }
+
+ private:
+  // Puts each key near its place: equal shares of the range, one for each key, in order.
+  void spread(std::vector<Word>& keys, Size count, Word width) {
+    const double scale = static_cast<double>(count) / static_cast<double>(width);
+    const auto share_of = [=](Word key) {
+      return std::min<Size>(count - 1, static_cast<Size>(static_cast<double>(key) * scale));
+    };
+    starts_.assign(count + 1, 0);
+    for (const Word key : keys) ++starts_[share_of(key) + 1];
+    for (Size i = 0; i < count; ++i) starts_[i + 1] += starts_[i];
+    from_.swap(keys);
+    keys.resize(count);
+    for (const Word key : from_) keys[starts_[share_of(key)]++] = key;
+  }
+
+  std::vector<Size> starts_;
+  std::vector<Word> from_;
+};
+
+// The range in buckets of equal width, with as many draws each as fit in the first-level cache.
+//
+// It stands for one sequence of independent draws of [0, total), cut where `count` distinct numbers
+// have been seen: by symmetry, every set of `count` numbers is equally likely. Which bucket the
+// draws fall in comes from one stream; where in bucket b the first, second, ... draw falls from
+// stream b + 1. So only the number of draws is kept, and a bucket can be made again at any time.
+class Buckets {
+ public:
+  Buckets(Word total, Word count, Word seed) : total_(total), seed_(seed) {
+    const Word aim = std::max<Word>(1, count / kDraws);
+    width_ = (total + aim - 1) / aim;
+    drawn_.assign((total + width_ - 1) / width_, 0);
+    distinct_ = drawn_;
+  }
+
+  Size size() const { return static_cast<Size>(drawn_.size()); }
+  Word first(Size bucket) const { return width_ * static_cast<Word>(bucket); }
+  Word width(Size bucket) const { return std::min(width_, total_ - first(bucket)); }
+
+  // Fixes how often each bucket is drawn from.
+  void draw(Word count, int threads) {
+    Random choose(seed_, 0);
+    std::vector<Size> changed;
+    for (Word missing = count; missing > 0;) {
+      const std::vector<Word> before = drawn_;
+      for (Word i = 0; i < missing; ++i) ++drawn_[choose.below(total_) / width_];
+      changed.clear();
+      for (Size b = 0; b < size(); ++b)
+        if (drawn_[b] != before[b]) changed.push_back(b);
+      in_parallel(static_cast<Size>(changed.size()), threads, [&](Size i, Sorter& sorter, auto& keys) {
+        make(changed[i], sorter, keys);
+        distinct_[changed[i]] = keys.size();
+      });
+      missing = count;
+      for (const Word found : distinct_) missing -= found;
+    }
+  }
+
+  // Calls `emit(first, last, keys, count, offset)`: rising numbers above `first` of each bucket.
+  template <typename Emit>
+  void each(int threads, Emit&& emit) const {
+    std::vector<Size> offset(size() + 1, 0);
+    for (Size b = 0; b < size(); ++b) offset[b + 1] = offset[b] + static_cast<Size>(distinct_[b]);
+    in_parallel(size(), threads, [&](Size b, Sorter& sorter, std::vector<Word>& keys) {
+      make(b, sorter, keys);
+      emit(first(b), first(b) + width(b), keys.data(), static_cast<Size>(keys.size()), offset[b]);
+    });
+  }
+
+ private:
+  static constexpr Word kDraws = 1024;
+  static constexpr Size kBucketsPerUnit = 64;
+
+  void make(Size bucket, Sorter& sorter, std::vector<Word>& keys) const {
+    Random random(seed_, static_cast<Word>(bucket) + 1);
+    const Word span = width(bucket);
+    keys.resize(drawn_[bucket]);
+    for (Word& key : keys) key = random.below(span);
+    sorter.sort(keys, span);
+  }
+
+  template <typename F>
+  static void in_parallel(Size count, int threads, F&& body) {
+    const Size units = (count + kBucketsPerUnit - 1) / kBucketsPerUnit;
+    parallel(units, threads, [&](Size unit, int) {
+      Sorter sorter;
+      std::vector<Word> keys;
+      const Size last = std::min(count, (unit + 1) * kBucketsPerUnit);
+      for (Size i = unit * kBucketsPerUnit; i < last; ++i) body(i, sorter, keys);
+    });
+  }
+
+  Word total_, seed_, width_;
+  std::vector<Word> drawn_, distinct_;
+};
+
+// Goes through all numbers and takes each with the chance that is right given those before it.
+template <typename Emit>
+void select(Word total, Word count, Word seed, Emit&& emit) {
+  constexpr Word kBlock = 4096;
+  Random random(seed, 0);
+  std::vector<Word> keys(kBlock);
+  Word missing = count;
+  for (Word first = 0; first < total; first += kBlock) {
+    const Word width = std::min(kBlock, total - first);
+    Size taken = 0;
+    for (Word i = 0; i < width; ++i) {
+      const bool take = random.below(total - first - i) < missing;
+      keys[taken] = i;
+      taken += take;
+      missing -= take;
+    }
+    emit(first, first + width, keys.data(), taken, static_cast<Size>(count - missing) - taken);
+  }
+}
+
+template <typename Emit>
+void draw(Word total, Word count, Word seed, int threads, Emit&& emit) {
+  if (count == 0) return emit(Word{0}, total, nullptr, Size{0}, Size{0});
+  // Where many draws would meet a number that is there, looking at each number is faster.
+  if (total / 4 <= count) return select(total, count, seed, emit);
+  Buckets buckets(total, count, seed);
+  buckets.draw(count, threads);
+  buckets.each(threads, emit);
+}
+
+}  // namespace
+
+void sample(Size total, Size count, Word seed, Size* numbers, int threads) {
+  draw(total, count, seed, threads,
+       [=](Word first, Word, const Word* keys, Size found, Size offset) {
+         for (Size i = 0; i < found; ++i) numbers[offset + i] = static_cast<Size>(first + keys[i]);
+       });
+}
+
+void sample_matrix(Size rows, Size columns, Size count, Word seed, Size* indptr,
+                   std::int32_t* indices, int threads) {
+  const Word width = static_cast<Word>(columns);
+  indptr[rows] = count;
+  draw(width * static_cast<Word>(rows), count, seed, threads,
+       [=](Word first, Word last, const Word* keys, Size found, Size offset) {
+         // Each row's pointer is written by the part of the range in which the row begins.
+         Word row = (first + width - 1) / width, next = row * width, begin = first / width * width;
+         for (Size i = 0; i < found; ++i) {
+           const Word position = first + keys[i];
+           for (; position >= next; next += width) {
+             indptr[row++] = offset + i;
+             begin = next;
+           }
+           indices[offset + i] = static_cast<std::int32_t>(position - begin);
+         }
+         for (; next < last; next += width) indptr[row++] = offset + found;
+       });
+}
+
+}  // namespace regrow

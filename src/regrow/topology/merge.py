@@ -1,0 +1,137 @@
+"""From one set of connections to the next: one merge, and one pass over what belongs to them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regrow.topology import extension
+
+Rows = tuple[Tensor, Tensor]
+
+_WORDS = (1, 2, 4, 8)
+
+
+def rising(numbers: Tensor) -> bool:
+    """Whether int64 numbers never fall."""
+    if extension.usable(numbers):
+        numbers = numbers.contiguous()
+        return bool(extension.native.rises(numbers.data_ptr(), numbers.numel()))
+    return not bool((numbers[1:] < numbers[:-1]).any())
+
+
+def merged(
+    rows: Rows, columns: int, keep: Tensor, grown: Tensor
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Merge the connections that are kept with the grown ones.
+
+    Args:
+        rows: Pointers and columns of the connections before.
+        columns: Number of columns.
+        keep: Which stay, bool ``[nnz]``.
+        grown: Flat positions, int64, never falling, inside the shape.
+
+    Returns:
+        The new pointers and columns; which of the new connections are grown, bool; and -1, or the
+        first grown position that was there already.
+    """
+    kept = int(torch.count_nonzero(keep))
+    if not extension.usable(rows[1], keep, grown):
+        return _merged(rows, columns, keep, grown)
+    (indptr, indices), keep, grown = rows, keep.contiguous(), grown.contiguous()
+    made = kept + grown.numel()
+    new = torch.empty_like(indptr), indices.new_empty(made), keep.new_empty(made)
+    clash = extension.native.rewire(
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        indptr.numel() - 1,
+        columns,
+        indices.numel(),
+        keep.data_ptr(),
+        kept,
+        grown.data_ptr(),
+        grown.numel(),
+        *(part.data_ptr() for part in new),
+    )
+    return *new, clash
+
+
+def _merged(
+    rows: Rows, columns: int, keep: Tensor, grown: Tensor
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    indptr, indices = rows
+    count = torch.arange(indptr.numel() - 1, device=indices.device)
+    row_of = torch.repeat_interleave(count, indptr.diff(), output_size=indices.numel())
+    kept = row_of.mul_(columns).add_(indices)[keep]
+    slots = torch.searchsorted(kept, grown).add_(torch.arange(len(grown), device=grown.device))
+    fresh = keep.new_zeros(len(kept) + len(grown))
+    fresh[slots] = True
+    positions = kept.new_empty(len(fresh))
+    positions[~fresh] = kept
+    positions[fresh] = grown
+    repeated = positions[1:][positions[1:] == positions[:-1]]
+    clash = int(repeated[0]) if len(repeated) else -1
+    return *compressed(positions, indptr.numel() - 1, columns), fresh, clash
+
+
+def compressed(positions: Tensor, rows: int, columns: int) -> Rows:
+    """Row order of flat positions that rise."""
+    starts = torch.arange(rows + 1, device=positions.device) * columns
+    return torch.searchsorted(positions, starts), (positions % columns).to(torch.int32)
+
+
+def survivors(entries: Tensor, keep: Tensor) -> Tensor:
+    """The entries that are kept, in order: ``entries[keep]``.
+
+    Args:
+        entries: One per connection ``[nnz]``.
+        keep: Which stay, bool ``[nnz]``.
+    """
+    if not extension.usable(entries, keep) or entries.itemsize not in _WORDS:
+        return entries[keep]
+    entries, keep = entries.detach().contiguous(), keep.contiguous()
+    kept = int(torch.count_nonzero(keep))
+    found = entries.new_empty(kept)
+    extension.native.survivors(
+        entries.itemsize,
+        entries.data_ptr(),
+        keep.data_ptr(),
+        entries.numel(),
+        kept,
+        found.data_ptr(),
+    )
+    return found
+
+
+def carried(
+    old: Tensor, start: Tensor, keep: Tensor, fresh: Tensor, order: Tensor | None
+) -> Tensor:
+    """One entry per new connection: kept ones in their order, and the starts of grown ones.
+
+    Args:
+        old: One entry per old connection ``[old nnz]``.
+        start: One per grown connection ``[grown]``, of the dtype of ``old``.
+        keep: Which old connections stay, bool ``[old nnz]``.
+        fresh: Which new connections are grown, bool ``[new nnz]``.
+        order: Which start belongs to each grown connection; None: they are in order.
+    """
+    if not extension.usable(old, start, keep, fresh) or old.itemsize not in _WORDS:
+        new = old.new_empty(len(fresh))
+        new[~fresh] = old[keep]
+        new[fresh] = start if order is None else start[order]
+        return new
+    old, start, keep = old.detach().contiguous(), start.detach().contiguous(), keep.contiguous()
+    new = old.new_empty(len(fresh))
+    extension.native.carry(
+        old.itemsize,
+        old.data_ptr(),
+        keep.data_ptr(),
+        old.numel(),
+        start.data_ptr(),
+        0 if order is None else order.data_ptr(),
+        start.numel(),
+        fresh.data_ptr(),
+        new.numel(),
+        new.data_ptr(),
+    )
+    return new

@@ -1,0 +1,145 @@
+"""Merging and carrying: native against torch, all dtypes, and arguments that make no sense."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrow import Topology
+from regrow.topology import extension, random_topology
+
+needs_native = pytest.mark.skipif(extension.native is None, reason="the extension is not built")
+DTYPES = [
+    *(torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.int64),
+    *(torch.bool, torch.complex64, torch.complex128),
+]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rewired(topology: Topology, keep: torch.Tensor, grown: torch.Tensor, entries: torch.Tensor):
+    change = topology.rewire(keep, grown)
+    start = (torch.arange(grown.numel()) * -1.0).to(entries)
+    return change, change.carry(entries, start), change.survivors(entries)
+
+
+@given(st.data())
+def test_rewiring_equals_torch_and_brute_force(data: st.DataObject) -> None:
+    shape = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 8))
+    total = shape[0] * shape[1]
+    old = sorted(data.draw(st.sets(st.integers(0, total - 1))))
+    keep = [data.draw(st.booleans()) for _ in old]
+    kept = {p for p, stays in zip(old, keep, strict=True) if stays}
+    free = [p for p in range(total) if p not in kept]
+    new = data.draw(st.lists(st.sampled_from(free), unique=True)) if free else []
+    topology = Topology(shape, torch.tensor(old, dtype=torch.int64))
+    given_ = torch.tensor(keep, dtype=torch.bool), torch.tensor(new, dtype=torch.int64)
+    entries = torch.tensor([p + 1.0 for p in old])
+    change, moved, stayed = rewired(topology, *given_, entries)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extension, "native", None)
+        twin, twin_moved, twin_stayed = rewired(topology, *given_, entries)
+    assert change.topology == twin.topology
+    assert torch.equal(change.fresh, twin.fresh)
+    assert change.grown == twin.grown == len(new)
+    assert torch.equal(moved, twin_moved)
+    assert torch.equal(stayed, twin_stayed)
+    assert change.topology.positions.tolist() == sorted(kept | set(new))
+    wanted = [p + 1.0 if p in kept else -float(new.index(p)) for p in sorted(kept | set(new))]
+    assert moved.tolist() == wanted
+    assert stayed.tolist() == [p + 1.0 for p in sorted(kept)]
+    assert torch.equal(change.topology.csr()[0], twin.topology.csr()[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_entries_of_any_type_are_carried(dtype: torch.dtype) -> None:
+    topology = random_topology((70, 90), 4000, generator=seeded())
+    keep = torch.rand(4000, generator=seeded(1)) < 0.6
+    grown = torch.randperm(6300, generator=seeded(2))
+    grown = grown[~topology.mask().view(-1)[grown]][:1500]
+    entries = torch.randint(-100, 100, (4000,), generator=seeded(3)).to(dtype)
+    _, moved, stayed = rewired(topology, keep, grown, entries)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extension, "native", None)
+        _, twin_moved, twin_stayed = rewired(topology, keep, grown, entries)
+    assert moved.dtype == stayed.dtype == dtype
+    assert torch.equal(moved, twin_moved)
+    assert torch.equal(stayed, twin_stayed)
+
+
+def test_views_are_read_as_they_are() -> None:
+    topology = Topology((2, 3), torch.tensor([0, 1, 5]))
+    keep = torch.tensor([True, True, False, False, True, True])[::2]
+    grown = torch.tensor([4, 0, 3, 0])[::2]
+    entries = torch.tensor([10.0, 0.0, 11.0, 0.0, 15.0, 0.0])[::2]
+    change, moved, stayed = rewired(topology, keep, grown, entries)
+    assert change.topology.positions.tolist() == [0, 3, 4, 5]
+    assert moved.tolist() == [10.0, -1.0, 0.0, 15.0]
+    assert stayed.tolist() == [10.0, 15.0]
+
+
+@pytest.mark.parametrize("native", [pytest.param(True, marks=needs_native), False])
+@pytest.mark.parametrize(
+    ("grown", "sentence"),
+    [
+        ([5, 3], "shape (2, 3) must be distinct, got 5 more than once"),
+        ([3, 3], "shape (2, 3) must be distinct, got 3 more than once"),
+        ([4, 3, 4], "shape (2, 3) must be distinct, got 4 more than once"),
+        ([6], "positions of a topology of shape (2, 3) must be in [0, 6), got 6"),
+        ([-1, 3], "positions of a topology of shape (2, 3) must be in [0, 6), got -1"),
+        ([2**62], f"positions of a topology of shape (2, 3) must be in [0, 6), got {2**62}"),
+    ],
+)
+def test_bad_growth_is_refused(
+    native: bool, grown: list[int], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(extension, "native", None)
+    topology = Topology((2, 3), torch.tensor([0, 1, 5]))
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        topology.rewire(torch.tensor([True, False, True]), torch.tensor(grown))
+
+
+@needs_native
+def test_bad_arguments_of_the_native_merge_are_refused() -> None:
+    native = extension.native
+    columns = torch.tensor([0, 1], dtype=torch.int32)
+    keep = torch.tensor([True, False])
+    grown, out = torch.tensor([3, 2]), torch.zeros(64, dtype=torch.int64)
+    room = out.data_ptr(), out.data_ptr() + 128, out.data_ptr() + 256
+
+    def merge(pointers: list[int], kept: int = 1, count: int = 1) -> int:
+        indptr = torch.tensor(pointers)
+        given_ = indptr.data_ptr(), columns.data_ptr(), len(pointers) - 1, 4, 2
+        return native.rewire(*given_, keep.data_ptr(), kept, grown.data_ptr(), count, *room)
+
+    assert merge([0, 1, 2]) == -1
+    for pointers in ([0, 1, 3], [1, 1, 2], [0, 5, 2], [0, -1, 2]):
+        with pytest.raises(ValueError, match="indptr must rise from 0 to 2"):
+            merge(pointers)
+    with pytest.raises(ValueError, match="keep must be set at 2, got 1"):
+        merge([0, 1, 2], kept=2)
+    with pytest.raises(ValueError, match="grown must not fall"):
+        merge([0, 1, 2], count=2)
+    grown[0] = 8
+    with pytest.raises(ValueError, match=re.escape("grown must be in [0, 8), got 8 to 8")):
+        merge([0, 1, 2])
+    flags, entries = keep.data_ptr(), torch.zeros(2)
+    with pytest.raises(ValueError, match="itemsize must be 1, 2, 4 or 8, got 3"):
+        native.survivors(3, entries.data_ptr(), flags, 2, 1, out.data_ptr())
+    order = torch.tensor([1])
+    with pytest.raises(ValueError, match=re.escape("order must be in [0, 1), got 1")):
+        native.carry(
+            *(4, entries.data_ptr(), flags, 2, entries.data_ptr(), order.data_ptr(), 1),
+            *(flags, 2, out.data_ptr()),
+        )
+    indptr = torch.tensor([0, 1, 2])
+    taken = indptr.data_ptr(), columns.data_ptr(), 2, 4, 2
+    with pytest.raises(ValueError, match=re.escape("ranks must be in [0, 6), got 8 to 8")):
+        native.free_positions(*taken, grown.data_ptr(), 1)
