@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from regrow.kernels import native, reference
+from regrow.topology.order import column_order, sorted_columns
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.reason())
 
@@ -46,7 +47,7 @@ class Layer:
         self.bias = torch.randn(self.n_out, generator=g, dtype=dtype)
         self.x = torch.randn(batch, self.n_in, generator=g, dtype=dtype)
         self.grad = torch.randn(batch, self.n_out, generator=g, dtype=dtype)
-        self.transposed = reference.transpose(self.indptr, self.indices, self.n_in)
+        self.transposed = sorted_columns(self.indptr, self.indices, self.n_in)
 
     def forward(self, kernels, bias: bool = True) -> Tensor:
         offsets = self.bias if bias else None
@@ -134,7 +135,7 @@ def test_batches_longer_than_what_is_packed_at_a_time() -> None:
 def test_sizes_of_zero(n_out: int, n_in: int, batch: int) -> None:
     layer = Layer(torch.ones(n_out, n_in, dtype=torch.bool), batch)
     layer.check()
-    t_indptr, t_indices, t_perm = native.transpose(layer.indptr, layer.indices, n_in)
+    t_indptr, t_indices, t_perm = column_order(layer.indptr, layer.indices, n_in)
     assert t_indptr.tolist() == layer.transposed[0].tolist()
     assert t_indices.shape == t_perm.shape == (n_out * n_in,)
 
@@ -194,7 +195,7 @@ def test_calls_from_several_threads_at_once() -> None:
 def test_structure_functions_equal_the_reference(density: float, dtype: torch.dtype) -> None:
     layer = Layer(random_mask(400, 300, density), 1, dtype)
     arrays = layer.indptr, layer.indices
-    got = native.transpose(*arrays, 300)
+    got = column_order(*arrays, 300)
     for a, b in zip(got, layer.transposed, strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a, b)

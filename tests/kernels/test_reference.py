@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from regrow.kernels import reference
+from regrow.topology.order import column_order
 
 
 def sparse(n_out: int, n_in: int, density: float, seed: int, dtype: torch.dtype = torch.float64):
@@ -32,7 +33,7 @@ def test_forward_and_gradients_equal_the_dense_product(batch: int, density: floa
     expected.backward(grad)
 
     y = reference.linear_forward(x.detach(), values, indptr, indices, 5, bias)
-    transposed = reference.transpose(indptr, indices, 9)
+    transposed = column_order(indptr, indices, 9)
     dx, dvalues = reference.linear_backward(grad, x.detach(), values, *transposed)
 
     torch.testing.assert_close(y, expected.detach())
@@ -42,7 +43,7 @@ def test_forward_and_gradients_equal_the_dense_product(batch: int, density: floa
 
 def test_backward_returns_only_what_is_wanted() -> None:
     _, values, indptr, indices = sparse(4, 3, 0.5, seed=0)
-    transposed = reference.transpose(indptr, indices, 3)
+    transposed = column_order(indptr, indices, 3)
     grad, x = torch.ones(2, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
     both = reference.linear_backward(grad, x, values, *transposed)
     only_x = reference.linear_backward(grad, x, values, *transposed, True, False)
@@ -52,18 +53,6 @@ def test_backward_returns_only_what_is_wanted() -> None:
     assert only_values[0] is None
     assert torch.equal(only_values[1], both[1])
     assert reference.linear_backward(grad, x, values, *transposed, False, False) == (None, None)
-
-
-def test_transpose_lists_columns_with_rising_rows() -> None:
-    # [[a b .], [. . .], [c . d]]
-    indptr, indices = torch.tensor([0, 2, 2, 4]), torch.tensor([0, 1, 0, 2], dtype=torch.int32)
-    t_indptr, t_indices, t_perm = reference.transpose(indptr, indices, 4)
-    assert t_indptr.tolist() == [0, 2, 3, 4, 4]
-    assert t_indptr.dtype == torch.int64
-    assert t_indices.tolist() == [0, 2, 0, 2]
-    assert t_indices.dtype == torch.int32
-    assert t_perm.tolist() == [0, 2, 1, 3]
-    assert t_perm.dtype == torch.int32
 
 
 def test_scatter_and_gather_are_inverse() -> None:
@@ -83,7 +72,7 @@ def test_pair_products_are_entries_of_the_dense_gradient() -> None:
 def test_small_chunks_change_nothing_but_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     _, values, indptr, indices = sparse(20, 30, 0.3, seed=1)
     x, grad = torch.randn(9, 30, dtype=torch.float64), torch.randn(9, 20, dtype=torch.float64)
-    transposed = reference.transpose(indptr, indices, 30)
+    transposed = column_order(indptr, indices, 30)
     whole = reference.linear_forward(x, values, indptr, indices, 20)
     gradients = reference.linear_backward(grad, x, values, *transposed)
     monkeypatch.setattr(reference, "CHUNK", 16)

@@ -332,6 +332,8 @@ class Evolution:
     @torch.no_grad()
     def _rewire(self, site: Site, change: Rewiring) -> None:
         layer, old = site.layer, site.layer.values
+        # No pass will go through the old connections; their room is needed now.
+        layer.topology.forget_columns()
         start = self._start(layer, change.grown, self._generator)
         values = change.carry(old.detach(), start)
         grad = None if old.grad is None else change.carry(old.grad, start.new_zeros(start.shape))

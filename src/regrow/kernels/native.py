@@ -118,26 +118,6 @@ def linear_backward(
     return dx, dvalues
 
 
-def transpose(indptr: Tensor, indices: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """List the connections column by column; as `reference.transpose`, in O(nnz)."""
-    n_rows, nnz = _vector("indptr", indptr)[0] - 1, _vector("indices", indices)[0]
-    indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
-    indices = _ready("indices", indices, torch.int32, nnz)
-    t_indptr = torch.empty(n_columns + 1, dtype=torch.int64)
-    t_indices, t_perm = torch.empty_like(indices), torch.empty_like(indices)
-    _native.transpose(
-        indptr.data_ptr(),
-        indices.data_ptr(),
-        n_rows,
-        n_columns,
-        nnz,
-        t_indptr.data_ptr(),
-        t_indices.data_ptr(),
-        t_perm.data_ptr(),
-    )
-    return t_indptr, t_indices, t_perm
-
-
 def scatter(values: Tensor, indptr: Tensor, indices: Tensor, n_columns: int) -> Tensor:
     """Write the values into a dense tensor that is zero elsewhere; as `reference.scatter`."""
     n_rows = _vector("indptr", indptr)[0] - 1

@@ -2,9 +2,9 @@
 
 Every function works on any device and on any floating dtype that torch can multiply and add.  The
 weight has shape ``[n_out, n_in]``; ``indptr``/``indices`` are its connections row by row (CSR) and
-``t_indptr``/``t_indices``/``t_perm`` the same connections column by column (see `transpose`).  No
-function but `scatter` forms a dense weight, and temporaries stay below `CHUNK` elements whatever
-the batch and the number of connections.
+``t_indptr``/``t_indices``/``t_perm`` the same connections column by column (see
+`regrow.topology.order`).  No function but `scatter` forms a dense weight, and temporaries stay
+below `CHUNK` elements whatever the batch and the number of connections.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def linear_backward(
     Example:
         >>> indptr, indices = torch.tensor([0, 2, 2]), torch.tensor([0, 2], dtype=torch.int32)
         >>> x, values = torch.tensor([[1.0, 5.0, 10.0]]), torch.tensor([2.0, 3.0])
-        >>> linear_backward(torch.ones(1, 2), x, values, *transpose(indptr, indices, 3))
+        >>> from regrow.topology.order import column_order
+        >>> linear_backward(torch.ones(1, 2), x, values, *column_order(indptr, indices, 3))
         (tensor([[2., 0., 3.]]), tensor([ 1., 10.]))
     """
     columns = _owners(t_indptr)
@@ -100,29 +101,6 @@ def linear_backward(
             dx[batch].T.index_add_(0, columns[part], g * t_values[part, None])
     dvalues = torch.empty_like(values).index_copy_(0, t_perm.long(), t_dvalues)
     return dx, dvalues if need_values else None
-
-
-def transpose(indptr: Tensor, indices: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """List the connections column by column.
-
-    Args:
-        indptr: First connection of every row, int64 ``[n_rows + 1]``.
-        indices: Column of every connection, int32 ``[nnz]``.
-        n_columns: Number of columns.
-
-    Returns:
-        ``t_indptr`` int64 ``[n_columns + 1]``, ``t_indices`` int32 ``[nnz]`` (the row of every
-        connection, rising within a column) and ``t_perm`` int32 ``[nnz]`` (its place row by row).
-
-    Example:
-        >>> indptr, indices = torch.tensor([0, 2, 3]), torch.tensor([0, 1, 0], dtype=torch.int32)
-        >>> [t.tolist() for t in transpose(indptr, indices, 2)]
-        [[0, 2, 3], [0, 1, 0], [0, 2, 1]]
-    """
-    order = torch.argsort(indices, stable=True)
-    t_indptr = indptr.new_zeros(n_columns + 1)
-    torch.cumsum(torch.bincount(indices, minlength=n_columns), 0, out=t_indptr[1:])
-    return t_indptr, _owners(indptr).index_select(0, order).int(), order.int()
 
 
 def scatter(values: Tensor, indptr: Tensor, indices: Tensor, n_columns: int) -> Tensor:

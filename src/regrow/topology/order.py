@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-try:
-    from regrow import _native
-except ImportError:  # not built; `regrow.kernels.native.reason()` tells why
-    _native = None
+from regrow.topology import extension
 
 
 def column_order(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,18 +33,19 @@ def column_order(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor,
 def _ordered(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
     # Made under inference mode, the tensors could not take part in training later.
     with torch.inference_mode(False):
-        if _native is None or indices.device.type != "cpu":
-            return _sorted(indptr, indices, columns)
+        if not extension.usable(indices):
+            return sorted_columns(indptr, indices, columns)
         rows, nnz = indptr.numel() - 1, indices.numel()
         pointers = torch.empty(columns + 1, dtype=torch.int64)
         row_of, slot_of = torch.empty_like(indices), torch.empty_like(indices)
         given = (indptr.data_ptr(), indices.data_ptr(), rows, columns, nnz)
         made = (pointers.data_ptr(), row_of.data_ptr(), slot_of.data_ptr())
-        _native.transpose(*given, *made)
+        extension.native.transpose(*given, *made)
         return pointers, row_of, slot_of
 
 
-def _sorted(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+def sorted_columns(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``column_order``, in plain torch."""
     by_column, slot_of = torch.sort(indices, stable=True)
     ids = torch.arange(columns + 1, device=indices.device, dtype=indices.dtype)
     pointers = torch.searchsorted(by_column, ids)

@@ -172,6 +172,10 @@ class Topology:
             self._csc = column_order(self._indptr, self._indices, self.matrix_shape[1])
         return self._csc
 
+    def forget_columns(self) -> None:
+        """Free the column order, two thirds of what is held; it is built again on next use."""
+        self._csc = None
+
     def mask(self) -> Tensor:
         """Dense boolean mask in the dense shape; for looking at, never used in training."""
         mask = torch.zeros(self._shape.numel(), dtype=torch.bool, device=self.device)
