@@ -218,6 +218,72 @@ def test_methods(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
+def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    small = ["--shapes", "12x8", "--densities", "0.5", "--batch", 2, "--threads", 1]
+    out = tmp_path / "deep" / "bench"
+    code, text, progress = run(capsys, "bench", *small, "--out", out)
+    assert code == 0
+    assert "break-even" in text
+    assert text.endswith(f"wrote {out}/bench.json and {out}/bench.png\n")
+    assert progress == "12x8 at density 0.5\n"
+    assert (out / "bench.png").read_bytes()[1:4] == b"PNG"
+    stored = json.loads((out / "bench.json").read_text())
+    assert list(stored["shapes"]) == ["12x8"]
+    code, text, _ = run(capsys, "bench", *small, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(text)["batch"] == 2
+
+
+def test_bench_help_names_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    from regrow.measure.bench import DENSITIES, SHAPES
+
+    text = " ".join(run(capsys, "bench", "--help")[1].split())
+    assert f"(default: {' '.join(SHAPES)})" in text
+    assert f"(default: {' '.join(map(str, DENSITIES))})" in text
+
+
+def test_bench_forgets(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGROW_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "decisions-1.json").write_text("{}")
+    (tmp_path / "other.json").write_text("{}")
+    code, text, _ = run(capsys, "bench", "--forget")
+    assert (code, text) == (0, f"1 file(s) of decisions dropped from {tmp_path}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
+    monkeypatch.setenv("REGROW_CACHE", "off")
+    code, text, _ = run(capsys, "bench", "--forget")
+    assert (code, text) == (0, "nothing is stored: REGROW_CACHE is off\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--batch", "many"], "--batch must be a whole number >= 1, got many"),
+        (["--batch", "0"], "batch must be a whole number >= 1, got 0"),
+        (["--threads", "x"], "--threads must be a whole number >= 1, got x"),
+        (["--densities", "2"], "density must be in (0, 1], got 2.0"),
+        (["--densities", "x"], "--densities must be numbers in (0, 1], got x"),
+        (
+            ["--shapes", "3x"],
+            "shape must be outputs x inputs, such as 1024x784 or 1024, got '3x'",
+        ),
+    ],
+)
+def test_bench_refuses(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "bench", *arguments)
+    assert (code, err) == (2, f"regrow: {sentence}\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_stopped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise Stopped(Path("runs/x"), signal.SIGTERM)

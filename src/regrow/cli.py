@@ -1,8 +1,9 @@
-"""The command line: `regrow train`, `regrow report`, `regrow methods`."""
+"""The command line: `regrow train`, `regrow report`, `regrow bench`, `regrow methods`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ examples:
   regrow train digits --compare dense static    the same, beside its dense and its static twin
   regrow train people.csv --target income       a column of your own table
   regrow report runs/digits-set-20260101-120000 make the report of a run again
+  regrow bench                                  from which density on sparse layers pay here
 
 `regrow train --help` explains every option."""
 
@@ -45,6 +47,25 @@ examples:
   regrow train people.csv --target income --method rigl --optimizer adam
   regrow train --resume runs/digits-set-20260101-120000
   regrow train --print_config > mine.yaml; regrow train --config mine.yaml"""
+
+_BENCH_DESCRIPTION = """\
+Time a training step of sparse and dense layers at falling densities, side by
+side, and print from which density on sparse layers pay on this machine. Takes
+about half a minute; leave the machine alone meanwhile."""
+
+_BENCH_EXAMPLES = """\
+examples:
+  regrow bench
+  regrow bench --shapes 1024x784 4096 --batch 32 --threads 1
+  regrow bench --json > mine.json
+  regrow bench --forget"""
+
+# Said here, since importing them would take seconds at every command.
+_BENCH_SHAPES = "outputs x inputs (default: 512x512 1024x1024 2048x2048)"
+_BENCH_DENSITIES = "kept fractions (default: 1.0 0.5 0.25 0.1 0.05 0.02 0.01)"
+_BENCH_OUT = "where the picture and the JSON file go (default: runs/bench)"
+_BENCH_FORGET = "only drop what `auto` has stored about this machine, to be measured anew"
+_BENCH_MUST = {"batch": "be a whole number >= 1", "densities": "be numbers in (0, 1]"}
 
 _GROUPS = {
     "data": "data",
@@ -123,6 +144,7 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command", required=False, metavar="COMMAND")
     commands.add_subcommand("train", _train_parser(), help="train a network, and its twins")
     commands.add_subcommand("report", _report_parser(), help="write the report of a run again")
+    commands.add_subcommand("bench", _bench_parser(), help="time sparse layers on this machine")
     commands.add_subcommand("methods", _methods_parser(), help="list the methods")
     return parser
 
@@ -137,6 +159,8 @@ def _run(arguments: list[str]) -> int:
     chosen = parsed[parsed.command]
     if parsed.command == "train":
         return _train(chosen, set(vars(given[parsed.command])))
+    if parsed.command == "bench":
+        return _bench(chosen)
     return _report(chosen) if parsed.command == "report" else _methods()
 
 
@@ -178,6 +202,20 @@ def _report_parser() -> ArgumentParser:
     return parser
 
 
+def _bench_parser() -> ArgumentParser:
+    parser = _Parser(description=_BENCH_DESCRIPTION, epilog=_BENCH_EXAMPLES)
+    add = parser.add_argument
+    lists: dict[str, Any] = {"nargs": "+", "default": None}
+    add("--shapes", type=str, metavar="NxM", help=_BENCH_SHAPES, **lists)
+    add("--densities", type=float, metavar="D", help=_BENCH_DENSITIES, **lists)
+    add("--batch", type=int, default=128, metavar="N", help="rows of the input (default: 128)")
+    add("--threads", type=int | None, metavar="N", help="threads; default: those of torch")
+    add("--out", type=str, default="runs/bench", metavar="FOLDER", help=_BENCH_OUT)
+    add("--json", action="store_true", help="print JSON instead of the tables")
+    add("--forget", action="store_true", help=_BENCH_FORGET)
+    return parser
+
+
 def _methods_parser() -> ArgumentParser:
     return _Parser(description="List the methods that --method and --compare take.")
 
@@ -211,6 +249,34 @@ def _report(chosen: Namespace) -> int:
     run_dir = Path(chosen.run)
     read_config(run_dir)
     print(f"report: {write_report(run_dir)}")
+    return 0
+
+
+def _bench(chosen: Namespace) -> int:
+    if chosen.forget:
+        from regrow.kernels import remembered
+
+        count, folder = remembered.forget(), remembered.folder()
+        stored = f"{count} file(s) of decisions dropped from {folder}"
+        print("nothing is stored: REGROW_CACHE is off" if folder is None else stored)
+        return 0
+    from regrow.measure import bench, pictures
+
+    lists = {name: chosen[name] for name in ("shapes", "densities") if chosen[name] is not None}
+    out = Path(chosen.out)
+    found = bench.bench(
+        **lists,
+        batch=chosen.batch,
+        threads=chosen.threads,
+        progress=lambda text: print(text, file=sys.stderr),
+    )
+    record = json.dumps(found.to_dict(), indent=2)
+    print(record if chosen.json else found)  # first, the folder may turn out not to be writable
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(record + "\n", encoding="utf-8")
+    pictures.save_png(pictures.break_even_curves(found), out / "bench.png")
+    if not chosen.json:
+        print(f"\nwrote {out}/bench.json and {out}/bench.png")
     return 0
 
 
@@ -261,11 +327,13 @@ def _help(default: object, details: Any) -> str:
 
 def _sentence(message: str) -> str:
     """One sentence of what jsonargparse says over several lines."""
-    key = re.match(r'Parser key "(?:train\.)?(\w+)"', message)
+    key = re.match(r'Parser key "(?:\w+\.)?(\w+)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)", message)
-    if key and value and key[1] in option_fields():
-        must = option_fields()[key[1]].metadata["must"]
-        return _message(OptionError(key[1], must, value[1].strip("'")))
+    if key and value:
+        option = option_fields().get(key[1])
+        must = option.metadata["must"] if option else _BENCH_MUST.get(key[1])
+        if must:
+            return _message(OptionError(key[1], must, value[1].strip("'")))
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text = " ".join(lines).rstrip(".")
     return re.sub(r'^Parser key "(?:train\.)?config": ', "--config: ", text)

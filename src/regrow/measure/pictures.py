@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from regrow.measure._bench_picture import break_even_curves
 from regrow.measure._canvas import (
     COLOURS,
     FONT,
@@ -43,6 +44,7 @@ Floats: TypeAlias = NDArray[np.float64]
 __all__ = [
     "COLOURS",
     "arm_colours",
+    "break_even_curves",
     "curves",
     "degrees",
     "histogram",
