@@ -2,10 +2,14 @@
 
     python benchmarks/scale.py --json results/scale.json
     python benchmarks/scale.py --hidden 3000 30000
+    python benchmarks/scale.py --hidden 33333333 --epsilon 1 --steps 1    # 100 million neurons
 
 The network is that of the lung experiment, 3312-h-h-h-5 at epsilon 20 with batch 2, on random data
 of the shape of its training part (135 x 3312). Every size runs in a process of its own; memory is
-the resident high-water mark above the level before the network was built (Linux).
+the resident high-water mark above the level before the network was built (Linux), after a tiny
+network has loaded what torch loads on first use. What is held is values, momentum, and indices in
+both orders: 20 bytes a connection, and 4 more for the gradient during a backward pass. A layer
+has at most 2**31 - 1 connections; memory ends sooner.
 
 Reference: S. Liu, D. C. Mocanu, A. R. Ramapuram Matavalam, Y. Pei, M. Pechenizkiy, "Sparse
 evolutionary deep learning with over one million artificial neurons on commodity hardware", 2021.
@@ -35,12 +39,12 @@ ROWS, FEATURES, CLASSES, BATCH, EPSILON = 135, 3312, 5, 2, 20
 SIZES = [3_000, 30_000, 300_000, 600_000]
 
 
-def build(hidden: int) -> nn.Sequential:
+def build(hidden: int, epsilon: float) -> nn.Sequential:
     """The network; a layer with all its connections is a plain linear one."""
     sizes = [FEATURES, hidden, hidden, hidden, CLASSES]
     shapes = {str(i): (sizes[i + 1], sizes[i]) for i in range(4)}
     modules: list[nn.Module] = []
-    for path, count in allocate(shapes, epsilon=EPSILON).items():
+    for path, count in allocate(shapes, epsilon=epsilon).items():
         n_out, n_in = shapes[path]
         if count == n_out * n_in:
             modules += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -50,16 +54,38 @@ def build(hidden: int) -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
-def measure(hidden: int, steps: int) -> dict[str, Any]:
+def measure(hidden: int, steps: int, epsilon: float) -> dict[str, Any]:
     """Seconds and bytes of one size."""
+    train(build(50, 1), 1)
     torch.manual_seed(0)
-    x, y = torch.randn(ROWS, FEATURES), torch.randint(CLASSES, (ROWS,))
     base = reset_mark()
     start = time.perf_counter()
-    model = build(hidden)
+    model = build(hidden, epsilon)
+    seconds = {"build": time.perf_counter() - start}
+    found = train(model, steps)
+    seconds |= found["seconds"]
+    peaks = {name: mark - base for name, mark in found["marks"].items()}
+    layers = regrow.sparse_layers(model).values()
+    for layer in layers:
+        layer.topology.csc()
+    values = sum(parameter.nbytes for parameter in model.parameters())
+    return {
+        "neurons": FEATURES + 3 * hidden + CLASSES,
+        "epsilon": epsilon,
+        "connections": sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
+        + sum(layer.topology.nnz for layer in layers),
+        "seconds": seconds,
+        "seconds_epoch": seconds["step"] * math.ceil(ROWS / BATCH) + seconds["update"],
+        "bytes_held": 2 * values + sum(layer.topology.nbytes for layer in layers),
+        **peaks,
+    }
+
+
+def train(model: nn.Sequential, steps: int) -> dict[str, Any]:
+    """Take some steps and rewire once; seconds, and high-water marks of both."""
+    x, y = torch.randn(ROWS, FEATURES), torch.randint(CLASSES, (ROWS,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     evolution = regrow.Evolution(model, optimizer, method="set", every=steps)
-    seconds = {"build": time.perf_counter() - start}
     times = []
     for i in range(steps):
         start = time.perf_counter()
@@ -68,26 +94,13 @@ def measure(hidden: int, steps: int) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    seconds["step"] = statistics.median(times)
-    peaks = {"peak_training": high_water_mark() - base}
+    marks = {"peak_training": high_water_mark()}
     reset_mark()
     start = time.perf_counter()
     assert evolution.step() is not None
-    seconds["update"] = time.perf_counter() - start
-    peaks["peak_update"] = high_water_mark() - base
-    layers = regrow.sparse_layers(model).values()
-    for layer in layers:
-        layer.topology.csc()
-    values = sum(parameter.nbytes for parameter in model.parameters())
-    held = 2 * values + sum(layer.topology.nbytes for layer in layers)
-    return {
-        "neurons": FEATURES + 3 * hidden + CLASSES,
-        "connections": sum(layer.topology.nnz for layer in layers) + CLASSES * hidden,
-        "seconds": seconds,
-        "seconds_epoch": seconds["step"] * math.ceil(ROWS / BATCH) + seconds["update"],
-        "bytes_held": held,
-        **peaks,
-    }
+    update = time.perf_counter() - start
+    marks["peak_update"] = high_water_mark()
+    return {"seconds": {"step": statistics.median(times), "update": update}, "marks": marks}
 
 
 def main() -> None:
@@ -95,11 +108,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, nargs="+", default=SIZES, help="neurons of a layer")
     parser.add_argument("--steps", type=int, default=5, help="training steps timed")
+    parser.add_argument("--epsilon", type=float, default=EPSILON, help="connections of a neuron")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.hidden[0], options.steps)))
+        print(json.dumps(measure(options.hidden[0], options.steps, options.epsilon)))
         return
     print(
         f"{'neurons':>10} {'connections':>12} {'build':>8} {'step':>8} {'update':>8} {'epoch':>8}"
@@ -107,7 +121,7 @@ def main() -> None:
     found = []
     for hidden in options.hidden:
         command = [sys.executable, __file__, "--one", "--hidden", str(hidden)]
-        command += ["--steps", str(options.steps)]
+        command += ["--steps", str(options.steps), "--epsilon", str(options.epsilon)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         size = json.loads(output)
         found.append(size)
@@ -122,7 +136,7 @@ def main() -> None:
     if options.json:
         record = {
             "batch": BATCH,
-            "epsilon": EPSILON,
+            "epsilon": options.epsilon,
             "threads": torch.get_num_threads(),
             "regrow": regrow.__version__,
             "torch": torch.__version__,

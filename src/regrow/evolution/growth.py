@@ -12,8 +12,8 @@ from regrow.topology import Topology
 from regrow.topology.patterns import free_positions, sample_distinct
 from regrow.topology.select import Highest
 
-# Entries of one tile of scores (16 MiB of float32).
-TILE = 2**22
+# Entries of one tile of scores (4 MiB of float32).
+TILE = 2**20
 
 
 def grow_random(taken: Sequence[Topology], count: int, generator: torch.Generator) -> list[Tensor]:
