@@ -14,8 +14,9 @@ namespace {
 using Size = std::int64_t;
 
 // Multiply-adds below which a second thread costs more than it brings.
-constexpr Size kSerialWork = 200'000;
+constexpr Size kSerialWork = 500'000;
 constexpr Size kUnitWork = 100'000;
+constexpr Size kMostTileWork = 4'000'000;
 // Rows and columns are split at multiples of this, whole cache lines of the outputs.
 constexpr Size kAlign = 16;
 // What a row or column costs beside its connections, in connections.
@@ -130,29 +131,34 @@ Size split(const Size* indptr, Size rows, Size part, Size parts) {
 
 int threads_for(Size work, int threads) { return work < kSerialWork ? 1 : std::max(1, threads); }
 
-}  // namespace
-
+// Each thread packs a tile and uses it while it is in its cache.
 template <typename T>
-void run(const Forward<T>& product, int threads) {
-  const Forward<T>& p = product;
-  if (p.batch == 0 || p.n_out == 0) return;
-  const Kernels<T>& k = kernels<T>();
-  const Size work = p.batch * (p.nnz + p.n_in + p.n_out);
-  threads = threads_for(work, threads);
-  const Tiles tiles = plan(p.batch, p.n_in, k);
-  // One thread packs a tile and uses it while it is in the cache.
-  const Size group = threads == 1 ? 1 : tiles_at_a_time(tiles, p.n_in, sizeof(T));
+void forward_by_tiles(const Forward<T>& p, const Kernels<T>& k, const Tiles& tiles, int threads) {
+  Scratch scratch;
+  const Size room = ceil_div(tiles.width * p.n_in, kAlign) * kAlign;
+  T* const buffers = scratch.get<T>(threads * room);
+  parallel(tiles.count, threads, [&](Size tile, int slot) {
+    const Size sample = tile * tiles.width;
+    const T* const operand =
+        pack(p.x + sample * p.n_in, p.n_in, part_of(tiles, tile, 1), buffers + slot * room, 1);
+    k.forward({operand, p.values, p.indptr, p.indices, p.bias, p.y + sample * p.n_out, p.n_out, 0,
+               p.n_out, width_of(tiles, tile), samples_of(tiles, tile)});
+  });
+}
+
+// Few tiles, or large ones: they are packed first and their rows shared out.
+template <typename T>
+void forward_by_rows(const Forward<T>& p, const Kernels<T>& k, const Tiles& tiles, int threads) {
+  const Size group = tiles_at_a_time(tiles, p.n_in, sizeof(T));
+  const Size most_blocks = p.nnz * tiles.width / kUnitWork;
   Scratch scratch;
   T* const packed = scratch.get<T>(packed_samples(part_of(tiles, 0, group)) * p.n_in);
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     const Size sample = first * tiles.width;
     const T* const operand = pack(p.x + sample * p.n_in, p.n_in, part, packed, threads);
-    const Size blocks =
-        threads == 1 ? 1
-                     : std::clamp<Size>(std::min(ceil_div(8 * threads, part.count),
-                                                 work / tiles.count / kUnitWork),
-                                        1, ceil_div(p.n_out, kAlign));
+    const Size blocks = std::clamp<Size>(std::min(ceil_div(8 * threads, part.count), most_blocks),
+                                         1, ceil_div(p.n_out, kAlign));
     parallel(part.count * blocks, threads, [&](Size unit, int) {
       const Size tile = unit / blocks, block = unit % blocks;
       const Size start = tile * part.width;
@@ -161,6 +167,22 @@ void run(const Forward<T>& product, int threads) {
                  split(p.indptr, p.n_out, block + 1, blocks), width_of(part, tile),
                  samples_of(part, tile)});
     });
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void run(const Forward<T>& product, int threads) {
+  if (product.batch == 0 || product.n_out == 0) return;
+  const Kernels<T>& k = kernels<T>();
+  const Size work = product.batch * (product.nnz + product.n_in + product.n_out);
+  threads = threads_for(work, threads);
+  const Tiles tiles = plan(product.batch, product.n_in, k);
+  if (threads == 1 || (tiles.count >= 2 * threads && work / tiles.count <= kMostTileWork)) {
+    forward_by_tiles(product, k, tiles, threads);
+  } else {
+    forward_by_rows(product, k, tiles, threads);
   }
 }
 

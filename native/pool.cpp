@@ -11,6 +11,9 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace regrow {
 namespace {
@@ -23,6 +26,14 @@ void pause() {
   __builtin_ia32_pause();
 #else
   std::this_thread::yield();
+#endif
+}
+
+int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
 #endif
 }
 
@@ -48,13 +59,24 @@ struct Job {
   std::atomic<std::int64_t> next{0};
   std::atomic<std::int64_t> done{0};
   std::atomic<int> slots{1};  // the caller has slot 0
+  std::atomic<int> caller_cpu{-1};
   std::mutex mutex;
   std::condition_variable finished;
 
+  // Where no core is free, a worker may be put on that of the caller, whom it would only hold up.
+  bool in_the_way(int slot) {
+    const int cpu = current_cpu();
+    if (slot == 0) caller_cpu.store(cpu, std::memory_order_relaxed);
+    return slot != 0 && cpu >= 0 && cpu == caller_cpu.load(std::memory_order_relaxed);
+  }
   void work(int slot) {
     std::int64_t mine = 0;
-    for (std::int64_t unit; (unit = next.fetch_add(1, std::memory_order_relaxed)) < units; ++mine)
+    while (!in_the_way(slot)) {
+      const std::int64_t unit = next.fetch_add(1, std::memory_order_relaxed);
+      if (unit >= units) break;
       task(context, unit, slot);
+      ++mine;
+    }
     if (mine > 0 && done.fetch_add(mine, std::memory_order_acq_rel) + mine == units) {
       std::lock_guard<std::mutex> lock(mutex);
       finished.notify_one();
@@ -71,6 +93,7 @@ struct Job {
 class Pool {
  public:
   void run(const std::shared_ptr<Job>& job) {
+    job->caller_cpu.store(current_cpu(), std::memory_order_relaxed);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       start_workers(job->threads - 1);
@@ -98,9 +121,10 @@ class Pool {
 
   [[noreturn]] void serve() {
     std::uint64_t seen = 0;
+    bool expectant = false;
     for (;;) {
       const auto changed = [&] { return epoch_.load(std::memory_order_acquire) != seen; };
-      spin_until(changed);
+      if (expectant) spin_until(changed);
       std::shared_ptr<Job> job;
       {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -111,6 +135,7 @@ class Pool {
       if (!job) continue;
       const int slot = job->slots.fetch_add(1, std::memory_order_relaxed);
       if (slot < job->threads) job->work(slot);
+      expectant = !job->in_the_way(slot);
     }
   }
 
