@@ -56,7 +56,9 @@ def without_nearest_zero(values: Tensor, count: int) -> Tensor:
         >>> without_nearest_zero(torch.tensor([1.0, -5.0, 2.0, -6.0, 3.0, 4.0]), 3)
         tensor([False, False, False,  True,  True,  True])
     """
-    positives, negatives = int((values >= 0).sum()), int((values < 0).sum())
+    # A sum of truth values would first make integers of them all.
+    positives = int(torch.count_nonzero(values >= 0))
+    negatives = int(torch.count_nonzero(values < 0))
     positive, negative = _shares(positives, negatives, min(count, positives + negatives))
     if not extension.usable(values) or values.dtype not in _FLOATS:
         above = torch.where(values >= 0, values, torch.nan)
