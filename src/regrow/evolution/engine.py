@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from regrow.evolution import regions
 from regrow.evolution.growth import grow_best, grow_random
 from regrow.evolution.methods import STARTS, Method, methods
+from regrow.evolution.record import LayerUpdate, UpdateRecord
 from regrow.evolution.schedules import Constant
 from regrow.evolution.scores import DROP_SCORES, GROW_SCORES, DropScore, GrowScore, Site
 from regrow.kernels import capture
@@ -20,40 +21,6 @@ from regrow.optim.carry import STATE_POLICIES, carry_state, check_state
 from regrow.topology import Rewiring
 from regrow.topology.allocation import share
 from regrow.topology.select import without_lowest
-
-
-@dataclass(frozen=True)
-class LayerUpdate:
-    """What an update did to one layer: connections dropped, grown, and there now."""
-
-    dropped: int
-    grown: int
-    nnz: int
-
-
-@dataclass(frozen=True)
-class UpdateRecord:
-    """What an update did.
-
-    Attributes:
-        step: Optimiser steps taken so far.
-        fraction: Share of connections that the schedule asked to drop.
-        layers: By path.
-    """
-
-    step: int
-    fraction: float
-    layers: dict[str, LayerUpdate]
-
-    @property
-    def dropped(self) -> int:
-        """Connections dropped in all layers."""
-        return sum(layer.dropped for layer in self.layers.values())
-
-    @property
-    def grown(self) -> int:
-        """Connections grown in all layers."""
-        return sum(layer.grown for layer in self.layers.values())
 
 
 class Evolution:
