@@ -79,6 +79,24 @@ def test_close_candidates_are_timed_more_often() -> None:
     assert close.calls["csr"] == close.calls["dense"] <= 1 + dispatch._MOST_ROUNDS
 
 
+def test_an_outcome_is_clear_when_it_is_confirmed_and_far_enough_apart() -> None:
+    assert dispatch._clear({"csr": [1.0, 1.1, 9.0], "dense": [2.0, 2.1, 2.2]})
+    assert dispatch._clear({"csr": [1.0, 1.1], "dense": [50.0]})
+    assert not dispatch._clear({"csr": [1.0, 1.1], "dense": [1.1, 1.1]})
+    assert not dispatch._clear({"csr": [1.0, 1.1], "dense": [2.0, 5.0]})
+    assert dispatch._clear({"csr": [1.0, 1.0]})
+
+
+def test_a_disturbed_candidate_is_timed_until_it_was_not() -> None:
+    delays = iter([0.0, 0.03, 0.03, 0.02, 0.0, 0.0])
+
+    def disturbed() -> None:
+        time.sleep(next(delays, 0.0))
+
+    trials = {"csr": disturbed, "dense": lambda: time.sleep(0.01)}
+    assert dispatch.choose(situation(), lambda: trials) == "csr"
+
+
 def test_trials_keep_no_graph() -> None:
     seen = []
 

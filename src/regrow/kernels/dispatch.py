@@ -12,6 +12,7 @@ import math
 import os
 import threading
 import time
+from bisect import insort
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ Trials = Mapping[str, Callable[[], object]]
 _CERTAIN_DENSITY = 0.02
 # No dense weight above this many bytes is made for a trial.
 _TRIAL_BYTES = 2**30
-# Candidates are timed in turns: so often, and more often while they are close and time allows.
+# Candidates are timed in turns: so often, and more often while the outcome is not clear.
 _ROUNDS, _MOST_ROUNDS = 3, 12
 _CLOSE = 1.2
 _LONG_SECONDS = 2.0
@@ -210,25 +211,29 @@ def _without_trial(situation: Situation) -> Decision | None:
 
 
 def _measured(trials: Trials) -> Decision:
-    best: dict[str, float] = {}
+    times: dict[str, list[float]] = {name: [] for name in trials}
     end = time.perf_counter() + _LONG_SECONDS
     with torch.no_grad():
-        for round_ in range(1 + _MOST_ROUNDS):
-            if round_ > _ROUNDS and (not _close(best) or time.perf_counter() > end):
+        for work in trials.values():
+            work()  # warms caches and allocators
+        for round_ in range(_MOST_ROUNDS):
+            if round_ >= _ROUNDS and (_clear(times) or time.perf_counter() > end):
                 break
+            best = min((taken[0] for taken in times.values() if taken), default=math.inf)
             for name, work in trials.items():
-                if round_ > 1 and best[name] > max(_HOPELESS * min(best.values()), _HOPELESS_MS):
+                if times[name] and times[name][0] > max(_HOPELESS * best, _HOPELESS_MS):
                     continue
                 start = time.perf_counter()
                 work()
-                elapsed = 1e3 * (time.perf_counter() - start)
-                # The first round warms caches and allocators and is not counted.
-                best[name] = min(best[name], elapsed) if round_ > 1 else elapsed
-    winner = min(best, key=lambda name: best[name])
-    times = " against ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(best.items()))
-    return Decision(winner, f"measured: {times}", best)
+                insort(times[name], 1e3 * (time.perf_counter() - start))
+    found = {name: taken[0] for name, taken in times.items()}
+    winner = min(found, key=lambda name: found[name])
+    said = " against ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(found.items()))
+    return Decision(winner, f"measured: {said}", found)
 
 
-def _close(best: Mapping[str, float]) -> bool:
-    first, *others = sorted(best.values())
-    return bool(others) and others[0] < _CLOSE * first
+def _clear(times: Mapping[str, list[float]]) -> bool:
+    """Whether the fastest is ahead by enough, with times that another round has confirmed."""
+    first, *others = sorted(times.values())
+    confirmed = all(taken[1] <= _CLOSE * taken[0] for taken in times.values() if len(taken) > 1)
+    return confirmed and all(taken[0] >= _CLOSE * first[0] for taken in others)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -130,11 +130,18 @@ def _machine() -> dict[str, str]:
         "kernels": native.isa() if native.available() else "reference",
         "build": _build(),
         "torch": torch.__version__,
-        "regrow": version("regrow"),
+        "regrow": _version(),
     }
 
 
 _processor = cache(processor)
+
+
+def _version() -> str:
+    try:
+        return version("regrow")
+    except PackageNotFoundError:  # the sources are used as they lie
+        return "unknown"
 
 
 @cache
