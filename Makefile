@@ -27,7 +27,7 @@ endef
 
 .PHONY: help
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 $(BIN)/python:
 	@echo "==> making $(VENV) with $(PYTHON)"
@@ -56,6 +56,10 @@ lint: $(VENV)/.dev  ## check style, types and the direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: sanitize
+sanitize: $(VENV)/.dev  ## run the tests of the C++ code with AddressSanitizer and UBSan
+	@.ci/sanitize/run
 
 .PHONY: docs
 docs: $(VENV)/.dev  ## build the site into docs/_build/html
