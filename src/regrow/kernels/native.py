@@ -230,7 +230,7 @@ def _float(name: str, tensor: Tensor) -> torch.dtype:
 
 def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
     """The tensor itself, or its contiguous copy, if it is what a kernel can read."""
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise ValueError(f"{name} must be on the CPU, got a tensor on {tensor.device}")
     if tensor.dtype != dtype:
         raise TypeError(f"{name} must be {_dtype(dtype)}, got {_dtype(tensor.dtype)}")
