@@ -152,8 +152,9 @@ REGROW_INLINE void backward_run(const T* packed, const int32_t* indices, const T
       V product = V{};
       for (int n = 0; n < N; ++n) {
         V g = load<V>(p + n * L);
-        // Two products need it: one load, not two that are folded into the multiply-adds.
-        if constexpr (NeedValues) REGROW_KEEP(g);
+        // Two products need it: one load, not two that are folded into the multiply-adds.  (Clang
+        // knows no register for half a vector of 128 bits.)
+        if constexpr (NeedValues && L * sizeof(T) != 8) REGROW_KEEP(g);
         dx[s][n] += values[k + s] * g;
         if constexpr (NeedValues) product += g * x[n];
       }
@@ -280,20 +281,22 @@ void pairs_tile(const PairsUnit<T>& unit) {
 
 // ---- Choice of the tile width at run time
 
-// Calls `run<T, lanes, vectors>` for a width of some whole vectors or a part of one.
-#define REGROW_FOR_WIDTH(width, run, ...)                                         \
-  do {                                                                            \
-    constexpr int L = kLanes<T>;                                                  \
-    const int32_t w = (width);                                                    \
-    if (w == 1) return run<T, 1, 1>(__VA_ARGS__);                                 \
-    if constexpr (L > 2) if (w == 2) return run<T, 2, 1>(__VA_ARGS__);            \
-    if constexpr (L > 4) if (w == 4) return run<T, 4, 1>(__VA_ARGS__);            \
-    if constexpr (L > 8) if (w == 8) return run<T, 8, 1>(__VA_ARGS__);            \
-    if (w == L) return run<T, L, 1>(__VA_ARGS__);                                 \
-    if (w == 2 * L) return run<T, L, 2>(__VA_ARGS__);                             \
-    if (w == 3 * L) return run<T, L, 3>(__VA_ARGS__);                             \
-    if (w == 4 * L) return run<T, L, 4>(__VA_ARGS__);                             \
+// Calls `run<T, lanes, vectors>` for a width of some whole vectors or a part of one.  The driver
+// chooses from these; any other would leave the results unwritten.
+#define REGROW_FOR_WIDTH(width, run, ...)                                          \
+  do {                                                                             \
+    constexpr int L = kLanes<T>;                                                   \
+    const int32_t w = (width);                                                     \
+    if (w == 1) return run<T, 1, 1>(__VA_ARGS__);                                  \
+    if constexpr (L > 2) if (w == 2) return run<T, 2, 1>(__VA_ARGS__);             \
+    if constexpr (L > 4) if (w == 4) return run<T, 4, 1>(__VA_ARGS__);             \
+    if constexpr (L > 8) if (w == 8) return run<T, 8, 1>(__VA_ARGS__);             \
+    if (w == L) return run<T, L, 1>(__VA_ARGS__);                                  \
+    if (w == 2 * L) return run<T, L, 2>(__VA_ARGS__);                              \
+    if (w == 3 * L) return run<T, L, 3>(__VA_ARGS__);                              \
+    if (w == 4 * L) return run<T, L, 4>(__VA_ARGS__);                              \
     if constexpr (kVectors >= 8) if (w == 8 * L) return run<T, L, 8>(__VA_ARGS__); \
+    __builtin_trap();                                                              \
   } while (false)
 
 template <typename T>
