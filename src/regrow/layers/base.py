@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from regrow.kernels import dispatch
 from regrow.kernels.ops import COMPUTES
-from regrow.topology import Topology
+from regrow.topology import Topology, random_topology
+from regrow.topology.allocation import check_density
 
 # Entries of a state dict beside the values: dense shape, and the connections in row order.
 _PLACES = ("shape", "indptr", "indices")
@@ -121,10 +122,37 @@ class SparseLayer(nn.Module, ABC):
             return indptr, indices, indptr.new_empty(0), empty, empty
         return indptr, indices, *self.topology.csc()
 
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw values, and the bias if there is one, anew; the connections stay."""
+        bias = getattr(self, "bias", None)
+        with torch.no_grad():
+            self.values.copy_(self.start_values(self.topology.nnz, generator))
+            if bias is not None:
+                bound = 1 / math.sqrt(max(1.0, self.fan_in))
+                bias.copy_(uniform(bias.numel(), bound, bias, generator))
+
     def start_values(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw values as this layer draws its first ones: uniform, scaled to the mean fan-in."""
         bound = 1 / math.sqrt(max(1.0, self.fan_in))
         return uniform(count, bound, self.values, generator)
+
+    def _add_bias(self, wanted: bool) -> None:
+        bias = self.values.new_empty(self.topology.matrix_shape[0]) if wanted else None
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    def _ready(self, x: Tensor) -> Tensor:
+        """The input as the operator takes it: lowered by autocast, else of the values' dtype."""
+        device = x.device.type
+        # As torch's own: autocast lowers floating inputs, but not double precision.
+        lowered = x.is_floating_point() and x.dtype != torch.float64
+        if lowered and torch.is_autocast_enabled(device):
+            return x.to(torch.get_autocast_dtype(device))
+        if x.dtype != self.values.dtype:
+            raise TypeError(
+                f"input of {type(self).__name__} must be {self.values.dtype} as its values are, "
+                f"got {x.dtype}"
+            )
+        return x
 
     @abstractmethod
     def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
@@ -214,6 +242,30 @@ class SparseLayer(nn.Module, ABC):
             self.values.grad = None
         if topology != self.topology:
             self.topology = topology.to(self.values.device)
+
+
+def given_topology(
+    name: str,
+    shape: tuple[int, ...],
+    density: float | None,
+    topology: Topology | None,
+    generator: torch.Generator | None,
+) -> Topology:
+    """The topology that a layer was given, or a random one of the density that it was given.
+
+    Raises:
+        ValueError: Both or neither are given, the density is out of range, or the shape differs.
+    """
+    if (density is None) == (topology is None):
+        raise ValueError(f"{name} needs a density or a topology, not both or neither")
+    if density is not None:
+        check_density(density, name)
+        connections = max(1, round(density * math.prod(shape)))
+        return random_topology(shape, connections, generator=generator)
+    assert topology is not None
+    if tuple(topology.shape) != shape:
+        raise ValueError(f"topology of {name} must have shape {shape}, got {tuple(topology.shape)}")
+    return topology
 
 
 def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:

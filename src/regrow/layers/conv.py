@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 
 from regrow.kernels import convolution, dense_convolution, dispatch
 from regrow.kernels.geometry import Geometry
-from regrow.layers.base import SparseLayer, uniform
+from regrow.layers.base import SparseLayer, given_topology
 from regrow.layers.conversion import Start, register
-from regrow.topology import Topology, random_topology
-from regrow.topology.allocation import check_density
+from regrow.topology import Topology
 
 Sizes = int | Sequence[int]
 Device = torch.device | str | None
@@ -48,36 +46,15 @@ class _SparseConv(SparseLayer):
             raise ValueError(f"padding_mode of {name} must be 'zeros', got {padding_mode!r}")
         geometry = _geometry(name, self.axes, kernel_size, stride, padding, dilation, groups)
         shape = (out_channels, in_channels // groups, *geometry.kernel)
-        if (density is None) == (topology is None):
-            raise ValueError(f"{name} needs a density or a topology, not both or neither")
-        if density is not None:
-            check_density(density, name)
-            connections = max(1, round(density * math.prod(shape)))
-            topology = random_topology(shape, connections, generator=generator)
-        assert topology is not None
-        if tuple(topology.shape) != shape:
-            raise ValueError(
-                f"topology of {name} must have shape {shape}, got {tuple(topology.shape)}"
-            )
+        topology = given_topology(name, shape, density, topology, generator)
         super().__init__(topology, torch.empty(topology.nnz, device=device, dtype=dtype), compute)
         self.geometry = geometry
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride = geometry.kernel, geometry.stride
         self.padding = padding if isinstance(padding, str) else geometry.before
         self.dilation, self.groups, self.padding_mode = geometry.dilation, groups, padding_mode
-        if bias:
-            self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
+        self._add_bias(bias)
         self.reset_parameters(generator)
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw values and bias anew; the connections stay."""
-        with torch.no_grad():
-            self.values.copy_(self.start_values(self.topology.nnz, generator))
-            if self.bias is not None:
-                bound = 1 / math.sqrt(max(1.0, self.fan_in))
-                self.bias.copy_(uniform(self.out_channels, bound, self.bias, generator))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve a batch ``(batch, in_channels, *size)``, or one sample without its first axis.
@@ -90,16 +67,7 @@ class _SparseConv(SparseLayer):
             TypeError: Input and values differ in dtype, and autocast does not lower the input.
         """
         self._check_input(x)
-        device = x.device.type
-        # As torch's own: autocast lowers floating inputs, but not double precision.
-        lowered = x.is_floating_point() and x.dtype != torch.float64
-        if lowered and torch.is_autocast_enabled(device):
-            x = x.to(torch.get_autocast_dtype(device))
-        elif x.dtype != self.values.dtype:
-            raise TypeError(
-                f"input of {type(self).__name__} must be {self.values.dtype} as its values are, "
-                f"got {x.dtype}"
-            )
+        x = self._ready(x)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         batched = x.dim() == self.axes + 2
         geometry = self.geometry
@@ -308,7 +276,7 @@ class _ConvConversion:
         if kept is not None:
             with torch.no_grad():
                 layer.values.copy_(kept)
-                if module.bias is not None:
+                if module.bias is not None and layer.bias is not None:
                     layer.bias.copy_(module.bias)
         layer.values.requires_grad_(module.weight.requires_grad)
         _freeze_bias_as(module, layer)

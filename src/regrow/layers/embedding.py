@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from regrow.kernels import dispatch, lookup
-from regrow.layers.base import SparseLayer
+from regrow.layers.base import SparseLayer, given_topology
 from regrow.layers.conversion import Start, register
-from regrow.topology import Topology, random_topology
-from regrow.topology.allocation import check_density
+from regrow.topology import Topology
 from regrow.topology.patterns import free_positions, sample_distinct
 
 
@@ -68,29 +67,16 @@ class SparseEmbedding(SparseLayer):
     ) -> None:
         shape = (num_embeddings, embedding_dim)
         padding_idx = _row(padding_idx, num_embeddings)
-        if (density is None) == (topology is None):
-            raise ValueError("SparseEmbedding needs a density or a topology, not both or neither")
-        if density is not None:
-            check_density(density, "SparseEmbedding")
-            connections = max(1, round(density * num_embeddings * embedding_dim))
-            topology = random_topology(shape, connections, generator=generator)
+        drawn = density is not None
+        topology = given_topology(type(self).__name__, shape, density, topology, generator)
+        if drawn:
             topology = _without_row(topology, padding_idx, generator)
-        assert topology is not None
-        if tuple(topology.shape) != shape:
-            raise ValueError(
-                f"topology of SparseEmbedding must have shape {shape}, got {tuple(topology.shape)}"
-            )
         self._check_padding(topology, padding_idx)
         super().__init__(topology, torch.empty(topology.nnz, device=device, dtype=dtype), compute)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = padding_idx
         self.reset_parameters(generator)
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw values anew; the connections stay."""
-        with torch.no_grad():
-            self.values.copy_(self.start_values(self.topology.nnz, generator))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up the vectors of ``(*)`` ids, as ``(*, embedding_dim)``.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from regrow.kernels import ops
-from regrow.layers.base import SparseLayer, uniform
+from regrow.layers.base import SparseLayer, given_topology
 from regrow.layers.conversion import Start, register
-from regrow.topology import Topology, random_topology
-from regrow.topology.allocation import check_density
+from regrow.topology import Topology
 
 
 class SparseLinear(SparseLayer):
@@ -65,34 +63,12 @@ class SparseLinear(SparseLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         shape = (out_features, in_features)
-        if (density is None) == (topology is None):
-            raise ValueError("SparseLinear needs a density or a topology, not both or neither")
-        if density is not None:
-            check_density(density, "SparseLinear")
-            connections = max(1, round(density * out_features * in_features))
-            topology = random_topology(shape, connections, generator=generator)
-        assert topology is not None
-        if tuple(topology.shape) != shape:
-            raise ValueError(
-                f"topology of SparseLinear must have shape {shape}, got {tuple(topology.shape)}"
-            )
-        values = torch.empty(topology.nnz, device=device, dtype=dtype)
-        super().__init__(topology, values, compute)
+        topology = given_topology(type(self).__name__, shape, density, topology, generator)
+        super().__init__(topology, torch.empty(topology.nnz, device=device, dtype=dtype), compute)
         self.in_features = in_features
         self.out_features = out_features
-        if bias:
-            self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
+        self._add_bias(bias)
         self.reset_parameters(generator)
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw values and bias anew; the connections stay."""
-        with torch.no_grad():
-            self.values.copy_(self.start_values(self.topology.nnz, generator))
-            if self.bias is not None:
-                bound = 1 / math.sqrt(max(1.0, self.fan_in))
-                self.bias.copy_(uniform(self.out_features, bound, self.bias, generator))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, in_features)`` to ``(*, out_features)``.
@@ -109,16 +85,7 @@ class SparseLinear(SparseLayer):
                 f"input of SparseLinear must have {self.in_features} features in its last axis, "
                 f"got shape {tuple(x.shape)}"
             )
-        device = x.device.type
-        # As torch's own: autocast lowers floating inputs, but not double precision.
-        lowered = x.is_floating_point() and x.dtype != torch.float64
-        if lowered and torch.is_autocast_enabled(device):
-            x = x.to(torch.get_autocast_dtype(device))
-        elif x.dtype != self.values.dtype:
-            raise TypeError(
-                f"input of SparseLinear must be {self.values.dtype} as its values are, "
-                f"got {x.dtype}"
-            )
+        x = self._ready(x)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         flat = x.reshape(-1, self.in_features).contiguous()
         y: Tensor = ops.linear(
@@ -167,7 +134,7 @@ class _LinearConversion:
         if kept is not None:
             with torch.no_grad():
                 layer.values.copy_(kept)
-                if module.bias is not None:
+                if layer.bias is not None:
                     layer.bias.copy_(module.bias)
         layer.values.requires_grad_(module.weight.requires_grad)
         _freeze_bias_as(module, layer)
