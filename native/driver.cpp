@@ -89,10 +89,9 @@ Tiles part_of(const Tiles& tiles, Size first, Size count) {
   return part;
 }
 
-// Turns a row-major operand into feature-major tiles.  A tile of one sample is that already.
+// Turns a row-major operand into feature-major tiles.
 template <typename T>
 const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int threads) {
-  if (tiles.width == 1) return source;
   const auto run_pack = kernels<T>().pack;
   Size blocks = 1;
   if (threads > 1 && features * tiles.batch >= kSerialWork)
@@ -127,6 +126,27 @@ Size split(const Size* indptr, Size rows, Size part, Size parts) {
     }
   }
   return std::min(rows, ceil_div(low, kAlign) * kAlign);
+}
+
+struct Parts {
+  std::vector<Size> starts;
+  Size most;  // connections of the largest
+  Size count() const { return static_cast<Size>(starts.size()) - 1; }
+};
+
+// Parts of the columns for the backward pass, which reads the whole packed operand for each.
+Parts parts_of(const Size* t_indptr, Size columns, int threads) {
+  const Size cost = cost_before(t_indptr, columns);
+  const Size wanted =
+      threads == 1 ? kMostPart : std::clamp(cost / (4 * threads), kLeastPart, kMostPart);
+  const Size count = std::clamp<Size>(cost / wanted, 1, ceil_div(columns, kAlign));
+  Parts parts{std::vector<Size>(static_cast<std::size_t>(count) + 1), 0};
+  for (Size part = 1; part <= count; ++part) {
+    parts.starts[part] = split(t_indptr, columns, part, count);
+    parts.most =
+        std::max(parts.most, t_indptr[parts.starts[part]] - t_indptr[parts.starts[part - 1]]);
+  }
+  return parts;
 }
 
 int threads_for(Size work, int threads) { return work < kSerialWork ? 1 : std::max(1, threads); }
@@ -193,34 +213,26 @@ void run(const Backward<T>& product, int threads) {
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
   const Kernels<T>& k = kernels<T>();
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
+  const Parts parts = parts_of(p.t_indptr, p.n_in, threads);
+  const Size room = 2 * ceil_div(parts.most, kAlign) * kAlign;
   const Tiles tiles = plan(p.batch, p.n_out, k);
-  const Size group = tiles_at_a_time(tiles, p.n_out, sizeof(T));
-  const Size cost = cost_before(p.t_indptr, p.n_in);
-  const Size parts =
-      std::clamp<Size>(cost / (threads == 1 ? kMostPart
-                                            : std::clamp(cost / (4 * threads), kLeastPart, kMostPart)),
-                       1, ceil_div(p.n_in, kAlign));
-  std::vector<Size> starts(static_cast<std::size_t>(parts) + 1);
-  Size most = 0;
-  for (Size part = 0; part <= parts; ++part) {
-    starts[part] = split(p.t_indptr, p.n_in, part, parts);
-    if (part > 0)
-      most = std::max(most, p.t_indptr[starts[part]] - p.t_indptr[starts[part - 1]]);
-  }
+  // One thread packs a tile when it comes to it, as in the forward pass; several share all tiles.
+  const bool shared = threads > 1;
+  const Size group = shared ? tiles_at_a_time(tiles, p.n_out, sizeof(T)) : tiles.count;
+  const Size packed_room = shared ? packed_samples(part_of(tiles, 0, group)) : tiles.width;
   Scratch scratch;
-  const Size room = 2 * ceil_div(most, kAlign) * kAlign;
-  T* const buffers = scratch.get<T>(threads * room +
-                                    packed_samples(part_of(tiles, 0, group)) * p.n_out);
+  T* const buffers = scratch.get<T>(threads * room + packed_room * p.n_out);
   T* const packed = buffers + threads * room;
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     const Size sample = first * tiles.width;
-    const T* const operand = pack(p.grad + sample * p.n_out, p.n_out, part, packed, threads);
+    const T* const grad = p.grad + sample * p.n_out;
     T* const dx = p.dx ? p.dx + sample * p.n_in : nullptr;
-    parallel(parts, threads, [&](Size unit, int slot) {
-      k.backward({operand, p.x + sample * p.n_in, p.values, p.t_indptr, p.t_indices, p.t_perm, dx,
-                  p.dvalues, buffers + slot * room, p.n_in, p.n_out, starts[unit],
-                  starts[unit + 1], part, first > 0});
+    if (shared) pack(grad, p.n_out, part, packed, threads);
+    parallel(parts.count(), threads, [&](Size unit, int slot) {
+      k.backward({shared ? nullptr : grad, packed, p.x + sample * p.n_in, p.values, p.t_indptr,
+                  p.t_indices, p.t_perm, dx, p.dvalues, buffers + slot * room, p.n_in, p.n_out,
+                  parts.starts[unit], parts.starts[unit + 1], part, first > 0});
     });
   }
 }

@@ -216,11 +216,11 @@ REGROW_INLINE void values_column(const T* packed, const int32_t* indices, int64_
 }
 
 template <typename T, int L, int N, bool NeedX, bool NeedValues>
-void backward_tile(const BackwardUnit<T>& unit, int64_t tile, const T* values, T* dvalues) {
+void backward_tile(const BackwardUnit<T>& unit, int64_t tile, const T* packed, const T* values,
+                   T* dvalues) {
   constexpr int width = L * N;
   const int64_t sample = tile * unit.tiles.width;
   const int64_t samples = tile + 1 < unit.tiles.count ? width : unit.tiles.batch - sample;
-  const T* const packed = unit.packed + sample * unit.n_out;
   const T* const x = unit.x + sample * unit.n_in;
   T* const dx = NeedX ? unit.dx + sample * unit.n_in : nullptr;
   const int64_t begin = unit.t_indptr[unit.first];
@@ -250,13 +250,14 @@ void backward_tile(const BackwardUnit<T>& unit, int64_t tile, const T* values, T
 }
 
 template <typename T, int L, int N>
-void backward_any(const BackwardUnit<T>& unit, int64_t tile, const T* values, T* dvalues) {
+void backward_any(const BackwardUnit<T>& unit, int64_t tile, const T* packed, const T* values,
+                  T* dvalues) {
   if (unit.dx && unit.dvalues) {
-    backward_tile<T, L, N, true, true>(unit, tile, values, dvalues);
+    backward_tile<T, L, N, true, true>(unit, tile, packed, values, dvalues);
   } else if (unit.dx) {
-    backward_tile<T, L, N, true, false>(unit, tile, values, dvalues);
+    backward_tile<T, L, N, true, false>(unit, tile, packed, values, dvalues);
   } else {
-    backward_tile<T, L, N, false, true>(unit, tile, values, dvalues);
+    backward_tile<T, L, N, false, true>(unit, tile, packed, values, dvalues);
   }
 }
 
@@ -306,8 +307,16 @@ void forward(const ForwardUnit<T>& unit) {
 
 template <typename T>
 void backward_one(const BackwardUnit<T>& unit, int64_t tile, const T* values, T* dvalues) {
-  const int32_t width = tile + 1 < unit.tiles.count ? unit.tiles.width : unit.tiles.last;
-  REGROW_FOR_WIDTH(width, backward_any, unit, tile, values, dvalues);
+  const bool full = tile + 1 < unit.tiles.count;
+  const int32_t width = full ? unit.tiles.width : unit.tiles.last;
+  const int64_t sample = tile * unit.tiles.width;
+  const T* packed = unit.packed + sample * unit.n_out;
+  if (unit.grad) {
+    packed = unit.packed;
+    pack<T>({unit.grad + sample * unit.n_out, unit.packed, unit.n_out, 0, unit.n_out, width,
+             full ? width : static_cast<int32_t>(unit.tiles.batch - sample)});
+  }
+  REGROW_FOR_WIDTH(width, backward_any, unit, tile, packed, values, dvalues);
 }
 
 template <typename T>

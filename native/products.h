@@ -37,7 +37,8 @@ struct ForwardUnit {
 // Columns [first, last) of the weight, all tiles: dx = W^T dy and dW = dy x^T at the connections.
 template <typename T>
 struct BackwardUnit {
-  const T* packed;  // output gradient, tile by tile [n_out, width]
+  const T* grad;    // output gradient, row-major, if it is to be packed tile by tile; else null
+  T* packed;        // room for one tile [n_out, width], or all tiles, packed already
   const T* x;       // first sample of the first tile, row-major
   const T* values;
   const std::int64_t* t_indptr;
