@@ -1,9 +1,14 @@
 """The Python blocks of README and docs run as they stand, each page from top to bottom."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from regrow.evolution.methods import _METHODS
+from regrow.evolution.scores import DROP_SCORES, GROW_SCORES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -17,6 +22,17 @@ def python_blocks(page: Path) -> list[tuple[int, str]]:
 
 
 EXAMPLES = {page.relative_to(ROOT).as_posix(): python_blocks(page) for page in PAGES}
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_before() -> Iterator[None]:
+    """What an example registers under a name is gone after it."""
+    registries: list[dict[str, Any]] = [_METHODS, DROP_SCORES, GROW_SCORES]
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.mark.parametrize("page", [page for page, blocks in EXAMPLES.items() if blocks])
