@@ -40,6 +40,9 @@ DENSITIES = [0.1, 0.05, 0.01]
 BATCHES = [32, 128, 512]
 PEERS = ["dense", "torch csr", "scipy", "sparselab"]
 
+# SparseLab 0.2.2 knows a layer by its address, and takes a new one there for one that is gone.
+_ALIVE: list[nn.Module] = []
+
 # Runs a forward and a backward pass, and returns the seconds of each.
 Step = Callable[[], tuple[float, float]]
 
@@ -91,6 +94,7 @@ def with_sparselab(density: float, n_out: int, x: Tensor) -> Step:
     import sparselab
 
     layer = sparselab.SparseLinear(x.shape[1], n_out, bias=False, sparsity=1 - density)
+    _ALIVE.append(layer)
     return through_autograd(layer, x, next(layer.parameters()))
 
 

@@ -17,6 +17,7 @@
 #include "isa.h"
 #include "module_topology.h"
 #include "structure.h"
+#include "team.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -240,6 +241,7 @@ NB_MODULE(_native, m) {
   regrow::bind_topology(m);
   m.def("isa", [] { return std::string(regrow::isa().name); });
   m.def("use_isa", &regrow::use_isa, "name"_a);
+  m.def("use_team", &regrow::use_team, "path"_a);
   m.def("supported_isas", [] {
     std::vector<std::string> names;
     for (const regrow::Isa* isa : regrow::supported_isas()) names.emplace_back(isa->name);

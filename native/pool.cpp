@@ -15,6 +15,8 @@
 #include <sched.h>
 #endif
 
+#include "team.h"
+
 namespace regrow {
 namespace {
 
@@ -159,6 +161,8 @@ const int registered = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; })
 
 void run_parallel(std::int64_t units, int threads, void (*task)(void*, std::int64_t, int),
                   void* context) {
+  // All of torch's threads or none: it would end those that are left out.
+  if (threads > 1 && units > 1 && run_on_team(units, threads, task, context)) return;
   if (threads > units) threads = static_cast<int>(units);
   if (threads > 1) {
     Pool& shared = *pool.load();

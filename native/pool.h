@@ -1,4 +1,4 @@
-// A small persistent pool of threads, shared by all products of the process.
+// Work on several threads: torch's own where it has some, else a small pool of the process.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,11 @@ namespace regrow {
 // Runs `task(context, unit, slot)` for every unit in [0, units) on up to `threads` threads, the
 // caller among them, and returns when all are done.
 //
-// Units are taken from a counter, so an idle or descheduled worker holds nothing up: the caller
-// waits only for units that some worker has begun.  `slot` is in [0, threads) and belongs to one
-// thread for the length of the call.  A second caller at the same time works alone.  Tasks must not
-// throw.  Usable after fork() and until the process exits.
+// Units are taken from a counter.  `slot` is in [0, threads) and belongs to one thread for the length
+// of the call.  Tasks must not throw.  Usable after fork() and until the process exits.
+//
+// In the pool an idle or descheduled worker holds nothing up: the caller waits only for units that
+// some worker has begun.  A second caller at the same time works alone.
 void run_parallel(std::int64_t units, int threads,
                   void (*task)(void* context, std::int64_t unit, int slot), void* context);
 

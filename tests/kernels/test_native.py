@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,13 +24,18 @@ BATCHES = [0, 1, 2, 3, 5, 8, 31, 33, 64, 100, 130]
 ISAS = native._native.supported_isas() if native.available() else []
 
 
+# Threads of our own, and those of torch where they can be had.
+TEAMS = ["", *map(str, Path(torch.__file__).parent.glob("lib/libgomp*"))]
+
+
 @pytest.fixture(autouse=True)
 def _restore() -> Iterator[None]:
-    """Leave the instruction set and the number of threads as they were."""
+    """Leave the instruction set and the threads as they were."""
     threads, isa = torch.get_num_threads(), native.isa()
     yield
     torch.set_num_threads(threads)
     native._native.use_isa(isa)
+    native._native.use_team(TEAMS[-1])
 
 
 class Layer:
@@ -161,7 +167,9 @@ def test_nan_and_infinity_reach_what_they_must_and_no_more(
         layer.check()
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
+@pytest.mark.parametrize("team", TEAMS, ids=["own", "torch"][: len(TEAMS)])
+def test_results_do_not_depend_on_the_number_of_threads(team: str) -> None:
+    assert native._native.use_team(team) == bool(team)
     uneven = random_mask(300, 400, 0.05)
     uneven[17] = True
     uneven[:, 5] = True
@@ -178,7 +186,9 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
             assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
-def test_calls_from_several_threads_at_once() -> None:
+@pytest.mark.parametrize("team", TEAMS, ids=["own", "torch"][: len(TEAMS)])
+def test_calls_from_several_threads_at_once(team: str) -> None:
+    assert native._native.use_team(team) == bool(team)
     torch.set_num_threads(2)
     layer = Layer(random_mask(300, 200, 0.2), 64)
     expected = layer.forward(native), *layer.backward(native)
@@ -342,6 +352,10 @@ def run_script(body: str, **environment: str) -> subprocess.CompletedProcess[str
         timeout=120,
         check=False,
     )
+
+
+def test_a_library_that_is_not_loaded_makes_no_team() -> None:
+    assert not native._native.use_team("/no/such/libgomp.so.1")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

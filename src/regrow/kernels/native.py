@@ -7,6 +7,8 @@ unknown origin).  The number of threads is that of torch, and no result depends 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ except ImportError as error:
     _REASON = f"the C++ extension regrow._native could not be loaded: {error}"
 else:
     _REASON = ""
+    # Kernels run on torch's own threads where its library is known: see native/team.h.
+    any(_native.use_team(str(path)) for path in Path(torch.__file__).parent.glob("lib/libgomp*"))
 
 _FLOATS = (torch.float32, torch.float64)
 
