@@ -2,6 +2,25 @@
 
 from regrow.topology.allocation import allocate
 from regrow.topology.patterns import random_topology
+from regrow.topology.structured import (
+    Block,
+    NofM,
+    block_topology,
+    fan_in_topology,
+    fan_out_topology,
+    nm_topology,
+)
 from regrow.topology.topology import Rewiring, Topology
 
-__all__ = ["Rewiring", "Topology", "allocate", "random_topology"]
+__all__ = [
+    "Block",
+    "NofM",
+    "Rewiring",
+    "Topology",
+    "allocate",
+    "block_topology",
+    "fan_in_topology",
+    "fan_out_topology",
+    "nm_topology",
+    "random_topology",
+]
