@@ -31,68 +31,89 @@ def backward(layer: SparseLinear, x: Tensor) -> None:
 
 def test_an_armed_layer_keeps_each_backward_pass(layer: SparseLinear) -> None:
     other = SparseLinear(3, 2, density=0.5, compute="csr")
-    capture.arm(layer.values)
+    capture.arm(layer)
     backward(layer, torch.ones(2, 3))
     backward(layer, torch.full((1, 3), 5.0))
     backward(other, torch.ones(2, 3))
-    pairs = capture.take(layer.values)
-    assert [(x.tolist(), grad.tolist()) for x, grad in pairs] == [
-        ([[1.0] * 3] * 2, [[1.0, 2.0]] * 2),
-        ([[5.0] * 3], [[1.0, 2.0]]),
+    passes = capture.take(layer)
+    assert [(x.tolist(), grad.tolist(), ago) for x, grad, ago in passes] == [
+        ([[1.0] * 3] * 2, [[1.0, 2.0]] * 2, 0),
+        ([[5.0] * 3], [[1.0, 2.0]], 0),
     ]
-    assert not any(tensor.requires_grad for pair in pairs for tensor in pair)
-    assert capture.take(layer.values) == []
-    assert capture.take(other.values) == []
+    assert not any(tensor.requires_grad for x, grad, _ in passes for tensor in (x, grad))
+    assert capture.take(layer) == []
+    assert capture.take(other) == []
 
 
 def test_nothing_is_kept_unless_armed(layer: SparseLinear) -> None:
     backward(layer, torch.ones(2, 3))
-    assert capture._armed == {}
+    assert not capture.armed(layer)
+    assert len(capture._armed) == 0
 
 
 def test_arming_again_starts_anew(layer: SparseLinear) -> None:
-    capture.arm(layer.values)
+    capture.arm(layer)
     backward(layer, torch.ones(2, 3))
-    capture.arm(layer.values)
-    assert capture.take(layer.values) == []
+    capture.arm(layer)
+    assert capture.take(layer) == []
 
 
 def test_what_is_kept_does_not_change_with_the_batch_buffer(layer: SparseLinear) -> None:
     # A loop that refills one input tensor, as accumulation from pinned memory does.
-    capture.arm(layer.values)
+    capture.arm(layer)
     buffer = torch.ones(2, 3)
     backward(layer, buffer)
     buffer.fill_(7.0)
     backward(layer, buffer)
-    assert [x[0, 0].item() for x, _ in capture.take(layer.values)] == [1.0, 7.0]
+    assert [kept.x[0, 0].item() for kept in capture.take(layer)] == [1.0, 7.0]
 
 
 def test_a_closed_collection_gives_way_to_the_next_step(layer: SparseLinear) -> None:
-    capture.arm(layer.values)
+    capture.arm(layer)
     backward(layer, torch.ones(2, 3))
-    capture.close(layer.values)
-    assert len(capture._armed[layer.values.data_ptr()].pairs) == 1
+    capture.close(layer)
+    assert len(capture._armed[layer].passes) == 1
     backward(layer, torch.full((2, 3), 2.0))
     backward(layer, torch.full((2, 3), 3.0))
-    assert [x[0, 0].item() for x, _ in capture.take(layer.values)] == [2.0, 3.0]
-    capture.close(layer.values)  # nothing armed: nothing happens
-    assert capture._armed == {}
+    assert [kept.x[0, 0].item() for kept in capture.take(layer)] == [2.0, 3.0]
+    capture.close(layer)  # nothing armed: nothing happens
+    assert not capture.armed(layer)
 
 
-def test_a_collection_moves_with_replaced_values(layer: SparseLinear) -> None:
-    capture.arm(layer.values)
+def test_the_passes_of_several_steps_know_how_long_ago_they_were(layer: SparseLinear) -> None:
+    capture.arm(layer, history=2)
+    for step in range(1, 5):
+        backward(layer, torch.full((1, 3), float(step)))
+        if step == 4:
+            backward(layer, torch.full((1, 3), 4.5))
+        capture.close(layer)
+    assert [(kept.x[0, 0].item(), kept.ago) for kept in capture.take(layer)] == [
+        (3.0, 1),
+        (4.0, 0),
+        (4.5, 0),
+    ]
+
+
+@pytest.mark.parametrize("change", ["double", "load", "rewire"])
+def test_keeping_goes_on_when_the_values_move(layer: SparseLinear, change: str) -> None:
+    capture.arm(layer)
     backward(layer, torch.ones(2, 3))
-    new = torch.nn.Parameter(torch.zeros(1))
-    capture.follow(layer.values, new)
-    assert capture.take(layer.values) == []
-    assert len(capture.take(new)) == 1
+    if change == "double":
+        layer.double()
+    elif change == "load":
+        layer.load_state_dict(SparseLinear(3, 2, density=0.9).state_dict())
+    else:
+        topology = SparseLinear(3, 2, density=0.9).topology
+        layer.set_topology(topology, torch.ones(topology.nnz))
+    backward(layer, torch.ones(2, 3, dtype=layer.values.dtype))
+    assert len(capture.take(layer)) == 2
 
 
 def test_what_is_kept_goes_with_the_layer() -> None:
     layer = SparseLinear(6, 4, density=0.5)
-    capture.arm(layer.values)
+    capture.arm(layer)
     layer(torch.ones(2, 6)).sum().backward()
     assert len(capture._armed) == 1
     del layer
     gc.collect()
-    assert capture._armed == {}
+    assert len(capture._armed) == 0

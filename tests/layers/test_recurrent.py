@@ -275,10 +275,10 @@ def test_gradient_of_free_positions_over_all_steps(kind: str) -> None:
     layer = layer_of(kind)
     hidden = layer.cells[0].hidden
     twin = regrow.densify(copy.deepcopy(layer))
-    capture.arm(hidden.values)
+    capture.arm(hidden)
     layer(randn(6, 3, FEATURES))[0].square().sum().backward()
     twin(randn(6, 3, FEATURES))[0].square().sum().backward()
-    ((before, grad),) = capture.take(hidden.values)
+    ((before, grad, _),) = capture.take(hidden)
     found = hidden.gradient_block(before, grad, slice(0, hidden.out_features))
     torch.testing.assert_close(found, twin.weight_hh_l0.grad)
 

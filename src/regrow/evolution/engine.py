@@ -186,7 +186,7 @@ class Evolution:
         if self._grow.gradient:
             ask = capture.arm if self._due(self.steps + 1) else capture.take
             for layer in sparse_layers(self.model).values():
-                ask(layer.values)
+                ask(layer)
 
     @torch.no_grad()
     def _before_step(self, *_: object) -> None:
@@ -197,14 +197,14 @@ class Evolution:
         self.steps += 1
         if self._grow.gradient and self._due(self.steps):
             for layer in sparse_layers(self.model).values():
-                capture.close(layer.values)
+                capture.close(layer)
 
     def _sites(self, captured: bool = False) -> list[Site]:
         """The layers as an update sees them; refused before anything of them is changed."""
         for path, layer in sparse_layers(self.model).items():
             check_state(self.optimizer, layer.values, path)
         return [
-            Site(path, layer, self._generator, capture.take(layer.values) if captured else [])
+            Site(path, layer, self._generator, capture.take(layer) if captured else [])
             for path, layer in sparse_layers(self.model).items()
         ]
 
@@ -307,8 +307,6 @@ class Evolution:
         layer.set_topology(change.topology, values)
         layer.values.grad = grad
         del values, start  # as large as the layer, and copied by now
-        if layer.values is not old:
-            capture.follow(old, layer.values)
         carry_state(self.optimizer, old, layer.values, change, self._policy, site.path)
 
 

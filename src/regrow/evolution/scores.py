@@ -106,7 +106,7 @@ class Site:
         Positions without a value have one too: it is what the weight's gradient would be there.
         """
         total = None
-        for x, grad in self.captured:
+        for x, grad, _ in self.captured:
             if candidates.block is not None:
                 part = self.layer.gradient_block(x, grad, candidates.block).reshape(-1)
             else:

@@ -1,4 +1,4 @@
-"""Inputs and output gradients of a backward pass, kept for layers that asked for them.
+"""Inputs and output gradients of backward passes, kept for layers that asked for them.
 
 Gradient growth needs, on update steps only, the gradient of positions that have no value. It is
 formed later, in tiles, from what is kept here; no dense gradient is made. Keeping happens inside
@@ -9,66 +9,85 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-Captured = list[tuple[Tensor, Tensor]]
+
+class Pass(NamedTuple):
+    """One backward pass of a layer.
+
+    Attributes:
+        x: Input of the operator, ``[batch, in]`` for a linear layer.
+        grad: Gradient of its output, ``[batch, out]``.
+        ago: Optimiser steps between the one that followed the pass and the last one.
+    """
+
+    x: Tensor
+    grad: Tensor
+    ago: int = 0
+
+
+Captured = list[Pass]
 
 
 @dataclass
 class _Kept:
-    """What one armed layer has seen; it goes with the values it belongs to."""
+    """What one armed layer has seen: the passes of its last optimiser steps."""
 
-    owner: weakref.ref[Tensor]
-    pairs: Captured = field(default_factory=list)
+    history: int
+    passes: Captured = field(default_factory=list)
     complete: bool = False
 
 
-# By address: compiled code passes the operator other objects than the layer's, at the same place.
-_armed: dict[int, _Kept] = {}
+_armed: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
 
 
-def arm(values: Tensor) -> None:
-    """Keep what the next backward passes of the layer with these values see."""
-    _put(values, [], complete=False)
+def arm(layer: nn.Module, history: int = 1) -> None:
+    """Keep what the next backward passes of a sparse layer see.
 
-
-def take(values: Tensor) -> Captured:
-    """Stop keeping, and return the pairs (input ``[batch, in]``, gradient ``[batch, out]``)."""
-    kept = _armed.pop(values.data_ptr(), None)
-    return kept.pairs if kept else []
-
-
-def close(values: Tensor) -> None:
-    """The optimiser has stepped: what is kept is complete, and a next pass starts anew.
-
-    So no more than one step's worth is ever kept, whether or not somebody takes it.
+    Args:
+        layer: With ``values``.
+        history: Of how many optimiser steps passes are kept, the last ones.
     """
-    if kept := _armed.get(values.data_ptr()):
+    _armed[layer] = _Kept(history)
+
+
+def armed(layer: nn.Module) -> bool:
+    """Whether passes of this layer are kept now."""
+    return layer in _armed
+
+
+def take(layer: nn.Module) -> Captured:
+    """Stop keeping, and return the passes."""
+    kept = _armed.pop(layer, None)
+    return kept.passes if kept else []
+
+
+def close(layer: nn.Module) -> None:
+    """The optimiser has stepped: what is kept is complete, and a next pass starts another step.
+
+    So no more than ``history`` steps' worth is ever kept, whether or not somebody takes it.
+    """
+    if kept := _armed.get(layer):
         kept.complete = True
 
 
-def follow(old: Tensor, new: Tensor) -> None:
-    """Go on for values that replace others of the same layer."""
-    if kept := _armed.pop(old.data_ptr(), None):
-        _put(new, kept.pairs, kept.complete)
-
-
 def record(values: Tensor, x: Tensor, grad: Tensor) -> None:
-    """Keep one backward pass if the layer is armed; called by the operator."""
-    if _armed and (kept := _armed.get(values.data_ptr())):
-        if kept.complete:
-            kept.pairs.clear()
-            kept.complete = False
-        # Copies, for a loop may refill its input tensor before the update looks.
-        kept.pairs.append((x.detach().clone(), grad.detach().clone()))
+    """Keep one backward pass if its layer is armed; called by the operator.
 
-
-def _put(values: Tensor, pairs: Captured, complete: bool) -> None:
-    key = values.data_ptr()
-
-    def forget(owner: weakref.ref[Tensor]) -> None:
-        if (kept := _armed.get(key)) and kept.owner is owner:
-            del _armed[key]
-
-    _armed[key] = _Kept(weakref.ref(values, forget), pairs, complete)
+    Compiled code passes the operator other objects than the layer's values, at the same place.
+    """
+    if not _armed:
+        return
+    address = values.data_ptr()
+    for layer, kept in _armed.items():
+        own = layer.values
+        if isinstance(own, Tensor) and own.data_ptr() == address:
+            if kept.complete:
+                older = (Pass(p.x, p.grad, p.ago + 1) for p in kept.passes)
+                kept.passes = [p for p in older if p.ago < kept.history]
+                kept.complete = False
+            # Copies, for a loop may refill its input tensor before the update looks.
+            kept.passes.append(Pass(x.detach().clone(), grad.detach().clone()))
+            return
