@@ -17,9 +17,13 @@ from regrow.topology.topology import Topology, checked_shape
 class NofM:
     """``n`` connections among every ``m`` consecutive columns of a row.
 
+    As an initial pattern it decides the number of connections too.
+
     Example:
         >>> NofM(2, 4).density
         0.5
+        >>> NofM(2, 4)((3, 8), 12)
+        Topology(shape=(3, 8), nnz=12, density=0.5)
 
     References:
         A. Mishra et al., "Accelerating sparse deep neural networks", 2021.
@@ -40,10 +44,24 @@ class NofM:
         """Kept fraction of the positions."""
         return self.n / self.m
 
+    def __call__(
+        self, shape: Sequence[int], connections: int, *, generator: torch.Generator | None = None
+    ) -> Topology:
+        """A random topology of this form; the connections asked for must be those it has."""
+        topology = nm_topology(shape, self.n, self.m, generator=generator)
+        if connections != topology.nnz:
+            raise ValueError(
+                f"connections of a topology of {self.n} of {self.m} of shape {tuple(shape)} must "
+                f"be {topology.nnz}, got {connections}; leave density and allocation to the pattern"
+            )
+        return topology
+
 
 @dataclass(frozen=True)
 class Block:
     """Connections that stand and fall together: ``rows`` x ``columns`` of them, on a grid.
+
+    As an initial pattern it takes the number of whole blocks nearest to what is asked for.
 
     Example:
         >>> Block(4, 8).size
@@ -64,6 +82,13 @@ class Block:
     def size(self) -> int:
         """Connections of a block."""
         return self.rows * self.columns
+
+    def __call__(
+        self, shape: Sequence[int], connections: int, *, generator: torch.Generator | None = None
+    ) -> Topology:
+        """A random topology of such blocks."""
+        blocks = max(1, round(connections / self.size))
+        return block_topology(shape, blocks * self.size, self, generator=generator)
 
 
 def fan_in_topology(
