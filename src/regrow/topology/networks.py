@@ -185,7 +185,8 @@ def _paired(
         # Rotating the columns of the chosen pairs keeps every degree.
         moved = torch.cat([again, partner]).unique()
         column_of[moved] = column_of[moved[torch.randperm(len(moved), generator=generator)]]
-    return (row_of * columns + column_of).unique()
+    distinct: Tensor = torch.unique(row_of * columns + column_of)
+    return distinct
 
 
 def _checked(shape: Sequence[int], connections: int) -> tuple[int, int]:
