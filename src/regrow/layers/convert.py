@@ -13,6 +13,7 @@ from torch import nn
 from regrow.layers.base import SparseLayer
 from regrow.layers.conversion import CONVERSIONS, DENSIFIERS, Start, StartValues
 from regrow.topology import allocate, random_topology
+from regrow.topology.allocation import Allocation, Given
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -22,7 +23,7 @@ def sparsify(
     density: float | None = None,
     *,
     epsilon: float | None = None,
-    allocation: str = "erk",
+    allocation: str | Allocation | Given | None = None,
     include: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
     values: StartValues = "rescale",
@@ -39,7 +40,7 @@ def sparsify(
         density: Kept fraction over all replaced layers together, in (0, 1].
         epsilon: Instead of a density, SET's sparsity control: ``epsilon * (n_in + n_out)``
             connections a layer.
-        allocation: How the density is shared: ``uniform``, ``er`` or ``erk``.
+        allocation: How the density is shared, as of ``regrow.topology.allocate``: ``erk`` if None.
         include: Path glob, or several, of the layers to replace, such as ``"encoder.*"``.
         exclude: Path glob, or several, of layers to leave dense, such as ``"head"``.
         values: What the values start from: ``rescale`` takes those of the dense layer at the kept
