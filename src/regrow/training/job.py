@@ -117,7 +117,7 @@ class JobRunner:
         peak, exploration = self.memory.read(), self.trainer.exploration
         if peak is None or exploration is None:
             return peak
-        return max(0, peak - sum(marks.nbytes for marks in exploration.state_dict().values()))
+        return max(0, peak - exploration.nbytes)
 
     def _after_step(self, trainer: Trainer, loss: float) -> None:
         self.progress.step(loss)
