@@ -4,6 +4,7 @@ from regrow.topology.allocation import allocate
 from regrow.topology.patterns import random_topology
 from regrow.topology.structured import (
     Block,
+    FanIn,
     NofM,
     block_topology,
     fan_in_topology,
@@ -14,6 +15,7 @@ from regrow.topology.topology import Rewiring, Topology
 
 __all__ = [
     "Block",
+    "FanIn",
     "NofM",
     "Rewiring",
     "Topology",

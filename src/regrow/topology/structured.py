@@ -10,11 +10,12 @@ import torch
 
 from regrow.topology.patterns import sample_distinct
 from regrow.topology.sampling import sample_in_groups
+from regrow.topology.structure import BlockStructure, FanInStructure, NofMStructure
 from regrow.topology.topology import Topology, checked_shape
 
 
 @dataclass(frozen=True)
-class NofM:
+class NofM(NofMStructure):
     """``n`` connections among every ``m`` consecutive columns of a row.
 
     As an initial pattern it decides the number of connections too.
@@ -28,21 +29,6 @@ class NofM:
     References:
         A. Mishra et al., "Accelerating sparse deep neural networks", 2021.
     """
-
-    n: int
-    m: int
-
-    def __post_init__(self) -> None:
-        """Refuse what no group can hold."""
-        if not 1 <= self.n <= self.m:
-            raise ValueError(
-                f"n of NofM must be in [1, m], got {self.n} of {self.m} consecutive columns"
-            )
-
-    @property
-    def density(self) -> float:
-        """Kept fraction of the positions."""
-        return self.n / self.m
 
     def __call__(
         self, shape: Sequence[int], connections: int, *, generator: torch.Generator | None = None
@@ -58,7 +44,7 @@ class NofM:
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(BlockStructure):
     """Connections that stand and fall together: ``rows`` x ``columns`` of them, on a grid.
 
     As an initial pattern it takes the number of whole blocks nearest to what is asked for.
@@ -68,27 +54,40 @@ class Block:
         32
     """
 
-    rows: int
-    columns: int
-
-    def __post_init__(self) -> None:
-        """Refuse an empty block."""
-        if min(self.rows, self.columns) < 1:
-            raise ValueError(
-                f"rows and columns of Block must be at least 1, got {self.rows} and {self.columns}"
-            )
-
-    @property
-    def size(self) -> int:
-        """Connections of a block."""
-        return self.rows * self.columns
-
     def __call__(
         self, shape: Sequence[int], connections: int, *, generator: torch.Generator | None = None
     ) -> Topology:
         """A random topology of such blocks."""
         blocks = max(1, round(connections / self.size))
         return block_topology(shape, blocks * self.size, self, generator=generator)
+
+
+@dataclass(frozen=True)
+class FanIn(FanInStructure):
+    """Every row has ``n`` connections.
+
+    As an initial pattern it decides the number of connections too.
+
+    Example:
+        >>> FanIn(2)((3, 8), 6).degrees()[0]
+        tensor([2, 2, 2])
+
+    References:
+        M. Lasby, A. Golubeva, U. Evci, M. Nica, Y. Ioannou, "Dynamic sparse training with
+        structured sparsity", 2024.
+    """
+
+    def __call__(
+        self, shape: Sequence[int], connections: int, *, generator: torch.Generator | None = None
+    ) -> Topology:
+        """A random topology of this form; the connections asked for must be those it has."""
+        topology = fan_in_topology(shape, self.n, generator=generator)
+        if connections != topology.nnz:
+            raise ValueError(
+                f"connections of a topology of shape {tuple(shape)} with a fan-in of {self.n} must "
+                f"be {topology.nnz}, got {connections}"
+            )
+        return topology
 
 
 def fan_in_topology(
@@ -115,7 +114,8 @@ def fan_in_topology(
     rows, columns = _matrix(shape)
     _check_degree("fan_in", fan_in, columns, shape)
     sizes = torch.full((rows,), columns)
-    return Topology(shape, sample_in_groups(sizes, torch.full_like(sizes, fan_in), generator))
+    drawn = sample_in_groups(sizes, torch.full_like(sizes, fan_in), generator)
+    return Topology(shape, drawn).declare(FanIn(fan_in))
 
 
 def fan_out_topology(
@@ -170,7 +170,8 @@ def nm_topology(
             f"got {columns} in shape {tuple(shape)}"
         )
     sizes = torch.full((rows * columns // m,), m)
-    return Topology(shape, sample_in_groups(sizes, torch.full_like(sizes, group.n), generator))
+    drawn = sample_in_groups(sizes, torch.full_like(sizes, group.n), generator)
+    return Topology(shape, drawn).declare(group)
 
 
 def block_topology(
@@ -212,7 +213,7 @@ def block_topology(
     first = drawn // wide * block.rows * columns + drawn % wide * block.columns
     down, along = torch.arange(block.rows), torch.arange(block.columns)
     inside = (down[:, None] * columns + along).reshape(-1)
-    return Topology(shape, (first[:, None] + inside).reshape(-1))
+    return Topology(shape, (first[:, None] + inside).reshape(-1)).declare(block)
 
 
 def _matrix(shape: Sequence[int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from regrow.topology.merge import carried, compressed, merged, rising, survivors
 from regrow.topology.order import column_order
+from regrow.topology.structure import Structure
 
 CSR = tuple[Tensor, Tensor]
 CSC = tuple[Tensor, Tensor, Tensor]
@@ -25,6 +26,7 @@ class Topology:
     A topology is immutable; an update of the network makes a new one. It is held in row order
     (4 bytes a connection and 8 bytes a row), and the column order that a backward pass needs is
     built on first use (8 bytes a connection more). Layers and their deep copies share one object.
+    A structure that the connections have, such as blocks, may be declared, and is told by less.
 
     Rows are the first axis of ``shape``, columns all others taken together: for a linear layer the
     rows are its outputs and the columns its inputs.
@@ -50,7 +52,7 @@ class Topology:
                 [0, 0, 1]], dtype=torch.int32)
     """
 
-    __slots__ = ("_csc", "_indices", "_indptr", "_shape")
+    __slots__ = ("_claim", "_csc", "_csr", "_parts", "_shape", "_structure")
 
     def __init__(self, shape: Sequence[int], positions: Tensor) -> None:
         self._shape = checked_shape(shape)
@@ -58,8 +60,11 @@ class Topology:
         positions = positions.to(torch.int64)
         ordered = positions if rising(positions) else positions.sort().values
         self._check_distinct(ordered)
-        self._indptr, self._indices = compressed(ordered, *self.matrix_shape)
+        self._csr: CSR | None = compressed(ordered, *self.matrix_shape)
         self._csc: CSC | None = None
+        self._structure: Structure | None = None
+        self._claim: Structure | None = None
+        self._parts: tuple[Tensor, ...] | None = None
 
     @classmethod
     def from_csr(cls, shape: Sequence[int], indptr: Tensor, indices: Tensor) -> Topology:
@@ -112,7 +117,8 @@ class Topology:
         """As ``from_csr``, but of arrays that are right by construction: nothing is checked."""
         self = cls.__new__(cls)
         self._shape = torch.Size(shape)
-        self._indptr, self._indices, self._csc = indptr, indices, None
+        self._csr, self._csc = (indptr, indices), None
+        self._structure = self._claim = self._parts = None
         return self
 
     @property
@@ -128,7 +134,10 @@ class Topology:
     @property
     def nnz(self) -> int:
         """Number of connections."""
-        return self._indices.numel()
+        if self._csr is not None:
+            return self._csr[1].numel()
+        assert self._structure is not None
+        return self._structure.count(self.parts())
 
     @property
     def density(self) -> float:
@@ -138,28 +147,31 @@ class Topology:
     @property
     def device(self) -> torch.device:
         """Where the indices live."""
-        return self._indices.device
+        return (self._csr or self.parts())[0].device
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by the indices now (row order, and column order once it was built)."""
-        held = (self._indptr, self._indices, *(self._csc or ()))
-        return sum(tensor.nbytes for tensor in held)
+        """Bytes held by the indices now: row order, column order and parts, if they are there."""
+        held = (*(self._csr or ()), *(self._csc or ()), *(self._parts or ()))
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
 
     @property
     def rows(self) -> Tensor:
         """Row of each connection, int64 ``[nnz]``."""
         count = torch.arange(self.matrix_shape[0], device=self.device)
-        return torch.repeat_interleave(count, self._indptr.diff(), output_size=self.nnz)
+        return torch.repeat_interleave(count, self.csr()[0].diff(), output_size=self.nnz)
 
     @property
     def positions(self) -> Tensor:
         """Flat positions in the dense shape, int64 ``[nnz]``, rising; computed at each call."""
-        return self.rows.mul_(self.matrix_shape[1]).add_(self._indices)
+        return self.rows.mul_(self.matrix_shape[1]).add_(self.csr()[1])
 
     def csr(self) -> CSR:
         """Row order: pointers int64 ``[rows + 1]`` and the column of each connection int32."""
-        return self._indptr, self._indices
+        if self._csr is None:
+            assert self._structure is not None
+            self._csr = self._structure.rows_of(self.parts(), *self.matrix_shape)
+        return self._csr
 
     def csc(self) -> CSC:
         """Column order of the same connections, built once.
@@ -169,12 +181,73 @@ class Topology:
             and where its value stands in row order int32 ``[nnz]``.
         """
         if self._csc is None:
-            self._csc = column_order(self._indptr, self._indices, self.matrix_shape[1])
+            self._csc = column_order(*self.csr(), self.matrix_shape[1])
         return self._csc
 
     def forget_columns(self) -> None:
         """Free the column order, two thirds of what is held; it is built again on next use."""
         self._csc = None
+
+    @property
+    def structure(self) -> Structure | None:
+        """The structure that was declared and still holds: blocks, N of M, fan-in, or None.
+
+        A rewiring and a copy inherit it; whether it holds is found out here, once.
+        """
+        if self._claim is not None:
+            claim, self._claim = self._claim, None
+            if claim.fault(self.csr(), self.matrix_shape[1]) is None:
+                self._structure = claim
+        return self._structure
+
+    def declare(self, structure: Structure) -> Topology:
+        """The same connections, known to have a structure, which faster kernels may use.
+
+        Args:
+            structure: A ``Block``, ``NofM`` or ``FanIn``.
+
+        Raises:
+            ValueError: The connections do not have it.
+
+        Example:
+            >>> from regrow.topology import Block
+            >>> topology = Topology((2, 4), torch.tensor([2, 3, 6, 7])).declare(Block(2, 2))
+            >>> topology.structure
+            Block(rows=2, columns=2)
+        """
+        fault = structure.fault(self.csr(), self.matrix_shape[1])
+        if fault is not None:
+            raise ValueError(
+                f"topology of shape {tuple(self._shape)} must have {structure}, got {fault}"
+            )
+        declared = self.trusted(self._shape, *self.csr())
+        declared._csc, declared._structure = self._csc, structure
+        return declared
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """The few numbers that tell where connections of the structure are, formed once.
+
+        Returns:
+            Of blocks: first block of each block row (int64) and block column of each block (int32);
+            first block of each block column (int64), and for each block in that order its block row
+            and its place in the other order (int32). Of N of M: the place of each connection in its
+            group, uint8 ``[nnz]``. Of a fan-in: the column of each connection, int32 ``[nnz]``.
+            Without a structure, nothing.
+        """
+        if self._parts is None:
+            structure = self.structure
+            if structure is None:
+                return ()
+            # Made under inference mode, the tensors could not take part in training later.
+            with torch.inference_mode(False):
+                self._parts = structure.parts(self.csr(), self.matrix_shape[1])
+        return self._parts
+
+    def forget_rows(self) -> None:
+        """Free row and column order where the structure tells both; formed again on next use."""
+        if self.structure is not None:
+            self.parts()
+            self._csr = self._csc = None
 
     def mask(self) -> Tensor:
         """Dense boolean mask in the dense shape; for looking at, never used in training."""
@@ -192,14 +265,16 @@ class Topology:
             >>> [degree.tolist() for degree in topology.degrees()]
             [[2, 1], [1, 1, 1]]
         """
-        columns = torch.bincount(self._indices, minlength=self.matrix_shape[1])
-        return self._indptr.diff(), columns
+        indptr, indices = self.csr()
+        return indptr.diff(), torch.bincount(indices, minlength=self.matrix_shape[1])
 
     def to(self, device: torch.device | str) -> Topology:
         """The same topology on another device (itself if it is there already)."""
         if torch.empty(0, device=device).device == self.device:
             return self
-        return self.trusted(self._shape, self._indptr.to(device), self._indices.to(device))
+        moved = self.trusted(self._shape, *(part.to(device) for part in self.csr()))
+        moved._structure, moved._claim = self._structure, self._claim
+        return moved
 
     def rewire(self, keep: Tensor, grown: Tensor) -> Rewiring:
         """Keep some connections, add others, and know where every survivor went.
@@ -237,6 +312,7 @@ class Topology:
         if clash >= 0:
             raise _repeated(self._shape, clash)
         topology = self.trusted(self._shape, indptr, indices)
+        topology._claim = self.structure
         return Rewiring(topology, keep, fresh, order, grown.numel())
 
     def _check_distinct(self, ordered: Tensor) -> None:
@@ -260,10 +336,9 @@ class Topology:
             return NotImplemented
         if self is other:
             return True
-        return (
-            self._shape == other._shape
-            and torch.equal(self._indptr, other._indptr.to(self.device))
-            and torch.equal(self._indices, other._indices.to(self.device))
+        return self._shape == other._shape and all(
+            torch.equal(mine, theirs.to(mine.device))
+            for mine, theirs in zip(self.csr(), other.csr(), strict=True)
         )
 
     def __hash__(self) -> int:
@@ -275,8 +350,8 @@ class Topology:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the row order only; the column order is rebuilt on use."""
-        return _rebuild, (tuple(self._shape), self._indptr, self._indices)
+        """Pickle the row order and the structure; the column order is rebuilt on use."""
+        return _rebuild, (tuple(self._shape), *self.csr(), self.structure)
 
     def __repr__(self) -> str:
         """Shape, number of connections and density."""
@@ -327,8 +402,12 @@ class Rewiring:
         return survivors(old, self.keep)
 
 
-def _rebuild(shape: tuple[int, ...], indptr: Tensor, indices: Tensor) -> Topology:
-    return Topology.from_csr(shape, indptr, indices)
+def _rebuild(
+    shape: tuple[int, ...], indptr: Tensor, indices: Tensor, structure: Structure | None = None
+) -> Topology:
+    topology = Topology.from_csr(shape, indptr, indices)
+    topology._claim = structure
+    return topology
 
 
 def checked_shape(shape: Sequence[int], connections: int = 0) -> torch.Size:
