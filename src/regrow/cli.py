@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ examples:
   regrow train digits --density 0.05 --compare dense static --seeds 3
   regrow train fashion-mnist --data-dir data --hidden 1000 1000 1000 --epsilon 20
   regrow train people.csv --target income --method rigl --optimizer adam
+  regrow train cifar10 --model resnet-20 --augment --rate-schedule step --data-dir data
+  regrow train tiny-shakespeare --model transformer --optimizer adam --data-dir data
   regrow train --resume runs/digits-set-20260101-120000
   regrow train --print_config > mine.yaml; regrow train --config mine.yaml"""
 
@@ -158,7 +161,8 @@ def _run(arguments: list[str]) -> int:
     given = parser.parse_args(arguments, defaults=False)
     chosen = parsed[parsed.command]
     if parsed.command == "train":
-        return _train(chosen, set(vars(given[parsed.command])))
+        command = shlex.join(["regrow", *arguments])
+        return _train(chosen, set(vars(given[parsed.command])), command)
     if parsed.command == "bench":
         return _bench(chosen)
     return _report(chosen) if parsed.command == "report" else _methods()
@@ -177,6 +181,8 @@ def _train_parser() -> ArgumentParser:
             more["default"] = list(entry.default)
             more["nargs"] = "*"
             groups[details["group"]].add_argument(_flag(name), type=get_args(kind)[0], **more)
+        elif kind is bool:
+            groups[details["group"]].add_argument(_flag(name), action="store_true", **more)
         elif name == "data":
             # Without a default here, a file of options can name the data too.
             more["default"] = argparse.SUPPRESS
@@ -220,7 +226,7 @@ def _methods_parser() -> ArgumentParser:
     return _Parser(description="List the methods that --method and --compare take.")
 
 
-def _train(chosen: Namespace, given: set[str]) -> int:
+def _train(chosen: Namespace, given: set[str], command: str) -> int:
     from regrow.training.progress import default_progress
     from regrow.training.run import resume, train
 
@@ -235,7 +241,7 @@ def _train(chosen: Namespace, given: set[str]) -> int:
         result = resume(chosen.resume, threads=chosen.threads, progress=progress)
     else:
         values = {name: chosen.get(name) for name in option_fields() if name in chosen}
-        result = train(TrainOptions(**values), progress=progress)
+        result = train(TrainOptions(**values), progress=progress, command=command)
     print(f"\n{result.table}\n\nrun:    {result.run_dir}")
     if result.report is not None:
         print(f"report: {result.report}")
@@ -319,7 +325,7 @@ def _shown(name: str) -> str:
 
 def _help(default: object, details: Any) -> str:
     text = str(details["help"]).replace("%", "%%")
-    if default is None or default == ():
+    if default in (None, (), False):
         return text
     values = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     return f"{text} (default: {values})"

@@ -85,9 +85,16 @@ def test_one_feature(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "plane"),
-    [((3, 4, 5), (4, 5)), ((3, 1, 4, 5), (4, 5)), ((3, 4, 5, 1), (4, 5)), ((3, 3, 4, 5), None)],
+    [
+        ((3, 4, 5), (4, 5)),
+        ((3, 1, 4, 5), (4, 5)),
+        ((3, 4, 5, 1), (4, 5)),
+        ((3, 3, 4, 5), (3, 4, 5)),
+        ((3, 4, 5, 3), (3, 4, 5)),
+        ((3, 2, 4, 5), None),
+    ],
 )
-def test_images(file: Path, shape: tuple[int, ...], plane: tuple[int, int] | None) -> None:
+def test_images(file: Path, shape: tuple[int, ...], plane: tuple[int, ...] | None) -> None:
     raw = read(file, x=np.zeros(shape, np.uint8), y=Y)
     assert isinstance(raw.features, Pixels)
     assert raw.features.values.shape == (3, np.prod(shape[1:]))

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from regrow.data import DataError
-from regrow.data.images import FASHION_MNIST, IDX_FILES, MNIST, read_idx, read_images
+from regrow.data.images import (
+    CIFAR10,
+    CIFAR_FILES,
+    FASHION_MNIST,
+    IDX_FILES,
+    MNIST,
+    read_idx,
+    read_images,
+)
 from regrow.data.table import Pixels
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
@@ -169,3 +177,57 @@ def test_the_real_files(data_dir: Path, source: object) -> None:
     assert np.bincount(raw.target.values[60_000:].astype(int)).sum() == 10_000
     mean = 0.1307 if chosen is MNIST else 0.2860  # the published means of the training pixels
     assert raw.features.values[:60_000].mean() / 255 == pytest.approx(mean, abs=5e-5)
+
+
+def cifar_records(labels: np.ndarray) -> bytes:
+    pixels = np.arange(len(labels) * 3072).reshape(len(labels), 3072) % 251
+    return np.concatenate([labels[:, None], pixels], axis=1).astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("place", ["", "cifar10", "cifar-10-batches-bin"])
+def test_cifar_in_its_binary_form(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    for i, name in enumerate(CIFAR_FILES):
+        (tmp_path / place / name).write_bytes(cifar_records(np.array([i, 9])))
+    raw = read_images(CIFAR10, tmp_path)
+    assert isinstance(raw.features, Pixels)
+    assert raw.features.shape == (3, 32, 32)
+    assert raw.official_train == 10
+    assert raw.target.values.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9, 5, 9]
+    assert raw.features.values[1, :3].tolist() == [3072 % 251, 3073 % 251, 3074 % 251]
+    (tmp_path / place / CIFAR_FILES[2]).write_bytes(b"short")
+    with pytest.raises(DataError) as error:
+        read_images(CIFAR10, tmp_path)
+    assert str(error.value).endswith("must hold records of 3,073 bytes, got 5")
+
+
+def test_cifar_stored_as_differences(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    stored = images.copy()
+    stored[:, 0] -= images[:, 1]
+    stored[:, 2] -= images[:, 1]
+    stored = np.diff(stored, axis=-1, prepend=np.zeros((4, 3, 32, 1), np.uint8)).astype(np.uint8)
+    labels = np.array([0, 1, 2, 3])
+    np.savez(
+        tmp_path / "cifar10_jpeg_20k_5k.npz",
+        x_train=stored, y_train=labels, x_test=stored, y_test=labels,
+    )  # fmt: skip
+    raw = read_images(CIFAR10, tmp_path)
+    assert isinstance(raw.features, Pixels)
+    assert np.array_equal(raw.features.values[:4], images.reshape(4, -1))
+
+
+def test_cifar_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"cifar10 must lie in .* data_batch_1.bin, .*lacks"
+    ):
+        read_images(CIFAR10, tmp_path)
+
+
+def test_real_cifar(data_dir: Path) -> None:
+    raw = read_images(CIFAR10, data_dir)
+    assert isinstance(raw.features, Pixels)
+    means = raw.features.values[:1000].reshape(-1, 3, 1024).mean((0, 2)) / 255
+    assert means == pytest.approx([0.493, 0.483, 0.447], abs=0.02)
+    assert raw.class_names is not None
+    assert raw.class_names[0] == "airplane"

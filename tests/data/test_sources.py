@@ -78,16 +78,15 @@ def test_three_rows(tmp_path: Path) -> None:
     assert str(error.value) == "the data must have at least 10 rows with a target, got 3"
 
 
-ENDINGS = ".csv, .csv.gz, .parquet or .npz"
+ENDINGS = ".csv, .csv.gz, .parquet, .npz, .txt or .txt.gz"
+KNOWN = f"source must be one of {', '.join(SOURCES)} or a path to a {ENDINGS}"
 
 
 @pytest.mark.parametrize(
     ("source", "options", "sentence"),
     [
-        ("cifar", {}, "source must be one of digits, mnist, fashion-mnist or a path to a "
-         f"{ENDINGS} file, got 'cifar'"),
-        ("fashion_mnist", {}, "source must be one of digits, mnist, fashion-mnist or a path to a "
-         f"{ENDINGS} file, got 'fashion_mnist'; did you mean 'fashion-mnist'?"),
+        ("cifar", {}, f"{KNOWN} file, got 'cifar'; did you mean 'cifar10'?"),
+        ("fashion_mnist", {}, f"{KNOWN} file, got 'fashion_mnist'; did you mean 'fashion-mnist'?"),
         ("TMP/a.xlsx", {}, f"data file must end in {ENDINGS}, got a.xlsx"),
         ("TMP", {}, "source must be a file, got the folder TMP"),
         ("TMP/empty.csv", {}, "file TMP/empty.csv must hold data, got an empty file"),

@@ -5,10 +5,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from regrow.data import Dataset
 from regrow.training import Progress, TrainOptions
 
 Make = Callable[..., TrainOptions]
+
+
+def table(n_features: int, n_classes: int) -> Dataset:
+    """A data set of which only the sizes matter."""
+    return _dataset("classification", torch.empty(0, n_features), n_classes, None)
+
+
+def pictures(shape: tuple[int, ...], n_classes: int) -> Dataset:
+    """Likewise, of images."""
+    return _dataset("classification", torch.empty(0, torch.Size(shape).numel()), n_classes, shape)
+
+
+def words(context: int, n_characters: int) -> Dataset:
+    """Likewise, of text."""
+    return _dataset("language", torch.empty(0, context, dtype=torch.int64), n_characters, None)
+
+
+def _dataset(task: Any, x: torch.Tensor, n_classes: int, shape: tuple[int, ...] | None) -> Dataset:
+    return Dataset(
+        "toy",
+        task,
+        *[x] * 6,
+        feature_names=tuple(map(str, range(x.shape[1]))),
+        class_names=tuple(map(str, range(n_classes))),
+        image_shape=shape,
+        target_scale=None,
+        notes=(),
+    )
 
 
 class Crash(Exception):  # noqa: N818

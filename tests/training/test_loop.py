@@ -1,13 +1,26 @@
 """The loop: its data order, its scores, the parts of a method that it decides."""
 
+import math
+
 import pytest
 import torch
 
 from regrow.data import load
-from regrow.evolution.schedules import Cosine
-from regrow.training import DivergedError, TrainOptions
+from regrow.evolution import Method
+from regrow.evolution.methods import _METHODS, register
+from regrow.evolution.schedules import Cosine, Cubic
+from regrow.layers import sparse_layers
+from regrow.training import DivergedError, OptionError, TrainOptions
 from regrow.training.history import snapshot_epochs
-from regrow.training.loop import Job, Score, Trainer, data_order, method_parts, score_of
+from regrow.training.loop import (
+    Job,
+    Score,
+    Trainer,
+    data_order,
+    method_parts,
+    score_of,
+    start_density,
+)
 from regrow.training.optimizers import GRIDS, make_optimizer
 from regrow.training.options import option_fields
 
@@ -15,7 +28,7 @@ from regrow.training.options import option_fields
 def trainer(arm: str = "set", **changes: object) -> Trainer:
     options = TrainOptions(hidden=(8,), batch_size=50, **changes)  # type: ignore[arg-type]
     dataset = load("digits", limit_train=200, limit_test=20)
-    chosen = {"compute": "csr", "reason": "", "milliseconds": {}}
+    chosen = [{"connections": 50, "compute": "csr", "reason": "", "milliseconds": {}}]
     decisions = {} if arm == "dense" else {"hidden1": chosen, "output": chosen}
     return Trainer(options, dataset, Job(arm, 0, 0.05, 2, decisions))
 
@@ -57,6 +70,47 @@ def test_better_than() -> None:
     assert Score(0.9, 0.5).better_than(Score(1.0, 0.5))
     assert not Score(0.1, 0.5).better_than(Score(1.0, 0.6))
     assert not Score(1.0, 0.5).better_than(Score(1.0, 0.5))
+    bits = Score(1.0, 1.5, rising=False)
+    assert bits.better_than(Score(1.1, 1.6, rising=False))
+    assert not bits.better_than(Score(0.9, 1.4, rising=False))
+
+
+def test_bits_per_character() -> None:
+    output = torch.zeros(2, 3, 4)
+    score = score_of(output, torch.zeros(2, 3, dtype=torch.int64), "language")
+    assert score.score == pytest.approx(2)
+    assert score.loss == pytest.approx(2 * math.log(2))
+    assert not score.rising
+
+
+def test_rates_of_a_schedule_reach_the_optimizer() -> None:
+    one = trainer(rate_schedule="step", warm_up=0.25)
+    seen: list[float] = []
+    while not one.finished:
+        one.train_epoch(lambda inner, _: seen.append(inner.optimizer.param_groups[0]["lr"]))
+    wanted = [0.025, 0.05, 0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005]
+    assert seen == pytest.approx(wanted)
+
+
+def test_clipping_bounds_the_step() -> None:
+    one = trainer(clip=1e-3, momentum=0.0, weight_decay=0.0)
+    before = [parameter.detach().clone() for parameter in one.model.parameters()]
+    one._step(torch.arange(50))
+    moved = [p.detach() - b for p, b in zip(one.model.parameters(), before, strict=True)]
+    assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(0.05e-3, rel=1e-3)
+
+
+def test_flops_follow_the_connections() -> None:
+    one = trainer()
+    one.train_epoch(lambda inner, _: None)
+    per_sample = one.flop_count.forward + one.flop_count.backward
+    assert one.flops == 180 * per_sample
+    layer = sparse_layers(one.model)["hidden1"]
+    few = torch.arange(layer.topology.nnz) < 10
+    change = layer.topology.rewire(few, torch.empty(0, dtype=torch.int64))
+    lost = layer.topology.nnz - 10
+    layer.set_topology(change.topology, layer.values.detach()[few])
+    assert one.flop_count.forward + one.flop_count.backward == per_sample - 2 * 2 * lost
 
 
 def test_divergence_names_epoch_and_rate() -> None:
@@ -75,6 +129,27 @@ def test_parts_of_a_method() -> None:
     assert method_parts(options, "set", 100) == {"until": 99, "every": 7, "fraction": 0.5}
     expected = {"until": 75, "every": 7, "fraction": Cosine(0.5)}
     assert method_parts(options, "rigl", 100) == expected
+    assert method_parts(TrainOptions(until=0.5), "set", 100) == {"until": 50}
+    assert method_parts(TrainOptions(scope="global"), "set", 100)["scope"] == "global"
+
+
+def test_a_method_that_prunes_ends_with_the_density_of_the_options() -> None:
+    register(Method(name="prunes", density=Cubic(1.0, 0.5), every=1))
+    try:
+        parts = method_parts(TrainOptions(density=0.2), "prunes", 100)
+        assert parts["density"] == Cubic(1.0, 0.2)
+        assert start_density(parts) == 1.0
+        one = trainer("prunes", density=0.2)
+        assert one.connections == one.dense_connections == 64 * 8 + 8 * 10
+        while not one.finished:
+            one.train_epoch(lambda inner, _: None)
+        assert one.connections == round(0.2 * one.dense_connections)
+        per_sample = one.flop_count.forward + one.flop_count.backward
+        assert one.flops > 1.2 * 360 * per_sample
+        with pytest.raises(OptionError, match="epsilon must be left out for prunes"):
+            method_parts(TrainOptions(epsilon=3), "prunes", 100)
+    finally:
+        _METHODS.pop("prunes")
 
 
 def test_evolution_counts_steps_of_the_optimizer() -> None:

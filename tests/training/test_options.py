@@ -24,7 +24,7 @@ from regrow.training.options import option_fields
         ),
         (
             {"epsilon": 20, "allocation": "uniform"},
-            "allocation must be er when epsilon is given, got uniform",
+            "allocation must be left out when epsilon is given, got uniform",
         ),
         ({"dropout": 1}, "dropout must be a number in [0, 1), got 1"),
         ({"momentum": 1}, "momentum must be a number in [0, 1), got 1"),
@@ -35,7 +35,18 @@ from regrow.training.options import option_fields
         ({"learning_rate": "fast"}, "learning_rate must be a number > 0 or auto, got fast"),
         ({"learning_rate": 0}, "learning_rate must be a number > 0 or auto, got 0"),
         ({"weight_decay": -1}, "weight_decay must be a number >= 0, got -1"),
-        ({"model": "cnn"}, "model must be one of mlp, got cnn"),
+        (
+            {"model": "cnn"},
+            "model must be one of mlp, convnet, resnet-20, transformer, lstm, got cnn",
+        ),
+        ({"until": 0}, "until must be a number in (0, 1], got 0"),
+        ({"warm_up": 1}, "warm_up must be a number in [0, 1), got 1"),
+        ({"clip": 0}, "clip must be a number > 0, got 0"),
+        ({"augment": "yes"}, "augment must be true or false, got yes"),
+        (
+            {"rate_schedule": "linear"},
+            "rate_schedule must be one of constant, cosine, step, got linear",
+        ),
         ({"compute": "gpu"}, "compute must be one of auto, csr, dense, got gpu"),
         ({"data": ""}, "data must be the name of a data set or the path of a file, got "),
         ({"compare": ["set"]}, "compare must be names of other methods, each once, got set"),

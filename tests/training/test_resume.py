@@ -137,8 +137,8 @@ def test_what_auto_chose_is_kept(make_options: Make, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("regrow.training.run.decide_compute", refuse)
     layers = resume(options.out or "").results["set"][0]["layers"]
     for layer in layers:
-        assert layer["compute"] == chosen[layer["path"]]["compute"]
-        assert layer["reason"] == chosen[layer["path"]]["reason"]
+        assert layer["compute"] == chosen[layer["path"]][0]["compute"]
+        assert layer["reason"] == chosen[layer["path"]][0]["reason"]
 
 
 def test_other_threads_are_allowed(make_options: Make) -> None:

@@ -42,8 +42,8 @@ def test_run_directory(make_options: Make, with_report: None) -> None:
     ]
     assert rows[2].keys() == {
         "arm", "seed", "epoch", "step", "train_loss", "validation_loss", "validation_score",
-        "test_loss", "test_score", "seconds", "learning_rate", "connections", "exploration",
-        "dropped", "grown",
+        "test_loss", "test_score", "seconds", "learning_rate", "connections", "flops",
+        "exploration", "dropped", "grown",
     }  # fmt: skip
     assert rows[2]["step"] == 18
     assert rows[0]["exploration"] > 0.25

@@ -207,8 +207,10 @@ def _features(archive: _Archive, x: NDArray[Any]) -> Table | Pixels:
 def _pixels(archive: _Archive, x: NDArray[Any]) -> Pixels:
     if x.dtype.kind not in "buif":
         raise DataError(f"images in {archive.path} must hold numbers, got {x.dtype}")
-    plane = [size for size in x.shape[1:] if size > 1]
-    shape = (plane[0], plane[1]) if len(plane) == 2 else None
+    if x.ndim == 4 and x.shape[3] == 3 != x.shape[1]:  # planes come first
+        x = np.moveaxis(x, 3, 1)
+    plane = tuple(size for size in x.shape[1:] if size > 1)
+    shape = plane if len(plane) == 2 or (len(plane) == 3 == plane[0]) else None
     peak = 255.0 if x.dtype == np.uint8 else 1.0
     return Pixels(x.reshape(len(x), -1), shape, peak)
 

@@ -26,17 +26,19 @@ class Dataset:
 
     Args:
         name: The name of the source or the file.
-        task: "classification" or "regression".
+        task: "classification", "regression" or "language".
         x_train: Inputs, float32 [n, features]: numbers standardised, flags and levels 0 or 1,
-            pixels standardised by one mean and one deviation.
-        y_train: Class ids, int64 [n], or standardised values, float32 [n].
+            pixels standardised by one mean and one deviation; characters, int64 [n, features].
+        y_train: Class ids, int64 [n], or standardised values, float32 [n]; next characters,
+            int64 [n, features].
         x_validation: As x_train; no rows where validation is 0.
         y_validation: As y_train.
         x_test: As x_train.
         y_test: As y_train.
         feature_names: One name a feature.
-        class_names: One name a class; empty for regression.
-        image_shape: Height and width where the features are the pixels of one plane.
+        class_names: One name a class, or the characters; empty for regression.
+        image_shape: Height and width where the features are pixels, behind the number of planes
+            where there are several.
         target_scale: Mean and standard deviation that a regression target was standardised by.
         notes: What was dropped, converted or read from where, one sentence each.
 
@@ -57,7 +59,7 @@ class Dataset:
     y_test: Tensor
     feature_names: tuple[str, ...]
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int] | None
+    image_shape: tuple[int, ...] | None
     target_scale: tuple[float, float] | None
     notes: tuple[str, ...]
 
@@ -81,8 +83,10 @@ class Dataset:
         """
         features = f"{self.n_features:,} feature{'s' if self.n_features != 1 else ''}"
         if self.image_shape:
-            features += " ({} x {} pixels)".format(*self.image_shape)
-        if self.target_scale is None:
+            features += f" ({' x '.join(map(str, self.image_shape))} pixels)"
+        if self.task == "language":
+            what = f"characters, {self.n_classes} different, in windows of {self.n_features:,}"
+        elif self.target_scale is None:
             what = f"classification of {features} into {self.n_classes} classes"
         else:
             mean, std = self.target_scale

@@ -193,12 +193,12 @@ class PixelEncoder:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the pixels: "row,column", or their number where there is no plane."""
+        """Names of the pixels: "row,column" behind the plane, or a number where there is none."""
         n_pixels = self.pixels.values.shape[1]
         if self.pixels.shape is None:
             return tuple(f"pixel {i}" for i in range(n_pixels))
-        width = self.pixels.shape[1]
-        return tuple(f"pixel {i // width},{i % width}" for i in range(n_pixels))
+        places = np.ndindex(*self.pixels.shape)
+        return tuple(f"pixel {','.join(map(str, place))}" for place in places)
 
     def encode(self, rows: Rows) -> NDArray[np.float32]:
         """Encode `rows` as float32 [rows, pixels]."""

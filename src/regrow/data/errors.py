@@ -8,9 +8,8 @@ class DataError(ValueError):
 
     Example:
         >>> from regrow.data import load
-        >>> load("digitz")
+        >>> load("digits", limit_test=0)
         Traceback (most recent call last):
         ...
-        regrow.data.errors.DataError: source must be one of digits, mnist, fashion-mnist or a path \
-to a .csv, .csv.gz, .parquet or .npz file, got 'digitz'; did you mean 'digits'?
+        regrow.data.errors.DataError: limit_test must be at least 1, got 0
     """

@@ -1,8 +1,9 @@
-"""MNIST and Fashion-MNIST from a folder the user names, in IDX or npz form."""
+"""MNIST, Fashion-MNIST and CIFAR-10 from a folder the user names, in their own or npz form."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,13 +60,35 @@ FASHION_MNIST = ImageSource(
         "ankle boot",
     ),
 )
+CIFAR10 = ImageSource(
+    "cifar10",
+    "A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html, the binary version",
+    (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ),
+)
+CIFAR_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+CIFAR_SHAPE = (3, 32, 32)
+
+# A copy of 20,000 + 5,000 images; what is stored are differences, which pack better.
+_CIFAR_COPY = "cifar10_jpeg_20k_5k.npz"
 
 
 def read_images(source: ImageSource, folder: Path | None) -> Raw:
     """Find and read an image data set.
 
-    Looked at in turn: FOLDER/NAME/ and FOLDER/ for the four IDX files (gzip or plain), then
-    FOLDER/NAME.npz and FOLDER/NAME/NAME.npz with x_train, y_train, x_test and y_test.
+    Looked at in turn: FOLDER/NAME/ and FOLDER/ for the four IDX files (gzip or plain), or the
+    six of CIFAR-10 (also in FOLDER/cifar-10-batches-bin/), then FOLDER/NAME.npz and
+    FOLDER/NAME/NAME.npz with x_train, y_train, x_test and y_test.
 
     Args:
         source: What to read.
@@ -79,6 +102,8 @@ def read_images(source: ImageSource, folder: Path | None) -> Raw:
         raise FileNotFoundError(_sentence(source, "got neither"))
     if not folder.is_dir():
         raise FileNotFoundError(_sentence(source, f"got {folder}, which is not a folder"))
+    if source is CIFAR10:
+        return _read_cifar(folder)
     lacking: tuple[str, ...] = IDX_FILES
     for place in (folder / source.name, folder):
         found = [_find_idx(place, name) for name in IDX_FILES]
@@ -122,6 +147,49 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     if len(content) != expected:
         raise DataError(f"IDX file {path} must hold {expected:,} bytes, got {len(content):,}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+def _read_cifar(folder: Path) -> Raw:
+    places = (folder / CIFAR10.name, folder / "cifar-10-batches-bin", folder)
+    for place in places:
+        files = [place / name for name in CIFAR_FILES]
+        if all(file.is_file() for file in files):
+            return _cifar(np.concatenate([_records(file) for file in files]), place)
+        if (place / _CIFAR_COPY).is_file():
+            return _read_copy(place / _CIFAR_COPY)
+    for file in (folder / "cifar10.npz", folder / "cifar10" / "cifar10.npz"):
+        if file.is_file():
+            return _read_archive(CIFAR10, file)
+    raise FileNotFoundError(_sentence(CIFAR10, f"got {folder}, which lacks them"))
+
+
+def _records(file: Path) -> NDArray[np.uint8]:
+    """Labels and pixels, uint8 ``[n, 3073]``, of one of CIFAR-10's binary files."""
+    content, size = _content(file), 1 + math.prod(CIFAR_SHAPE)
+    if not content or len(content) % size:
+        raise DataError(f"file {file} must hold records of {size:,} bytes, got {len(content):,}")
+    return np.frombuffer(content, np.uint8).reshape(-1, size)
+
+
+def _cifar(records: NDArray[np.uint8], place: Path) -> Raw:
+    return Raw(
+        CIFAR10.name,
+        Pixels(records[:, 1:], CIFAR_SHAPE, 255.0),
+        Column("label", records[:, 0].astype(np.float64)),
+        official_train=5 * len(records) // 6,
+        class_names=CIFAR10.class_names,
+        notes=(f"read from {place}",),
+    )
+
+
+def _read_copy(file: Path) -> Raw:
+    raw = _read_archive(CIFAR10, file)
+    assert isinstance(raw.features, Pixels)
+    planes = raw.features.values.reshape(-1, *CIFAR_SHAPE)
+    planes = np.cumsum(planes, axis=-1, dtype=np.uint8)
+    planes[:, ::2] += planes[:, 1:2]  # red and blue are stored as differences from green
+    values = planes.reshape(len(planes), -1)
+    return replace(raw, features=Pixels(values, CIFAR_SHAPE, 255.0))
 
 
 def _content(path: Path) -> bytes:
@@ -178,7 +246,7 @@ def _read_archive(source: ImageSource, file: Path) -> Raw:
 
 
 def _sentence(source: ImageSource, got: str) -> str:
-    files = ", ".join(f"{name}.gz" for name in IDX_FILES)
+    files = ", ".join(CIFAR_FILES if source is CIFAR10 else [f"{name}.gz" for name in IDX_FILES])
     return (
         f"{source.name} must lie in a folder named by --data-dir or REGROW_DATA as {files} "
         f"(from {source.origin}) or as {source.name}.npz, {got}"

@@ -9,15 +9,19 @@ from regrow.data.arrays import read_npz
 from regrow.data.dataset import Dataset, build
 from regrow.data.digits import read_digits
 from regrow.data.errors import DataError
-from regrow.data.images import FASHION_MNIST, MNIST, read_images
+from regrow.data.images import CIFAR10, FASHION_MNIST, MNIST, read_images
 from regrow.data.splits import SplitOptions
 from regrow.data.table import Raw, close_match
 from regrow.data.tabular import read_csv, read_parquet
+from regrow.data.text import TEXTS, build_text, read_text, read_text_file
 
-SOURCES = ("digits", "mnist", "fashion-mnist")
+IMAGES = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST, "cifar10": CIFAR10}
+"""Image data sets by name."""
+
+SOURCES = ("digits", *IMAGES, *TEXTS)
 """Names that `load` understands besides paths."""
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".txt", ".txt.gz")
 """Endings of the files that `load` reads."""
 
 
@@ -32,16 +36,18 @@ def load(
     test: float = 0.2,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    context: int = 128,
 ) -> Dataset:
     """Load a data set, split it and make its features numbers.
 
     The same arguments give the same parts. Splits are stratified for classification. A test split
-    that the source has (mnist, fashion-mnist, npz with x_test) is respected. What is learned from
-    data is learned from the training part alone.
+    that the source has (mnist, fashion-mnist, cifar10, wikitext-2, npz with x_test) is respected.
+    What is learned from data is learned from the training part alone.
 
     Args:
-        source: "digits" (in the package), "mnist" or "fashion-mnist" (read from `data_dir`), or a
-            path to a .csv, .csv.gz, .parquet or .npz file, also relative to `data_dir`.
+        source: "digits" (in the package); "mnist", "fashion-mnist", "cifar10", or, as characters,
+            "tiny-shakespeare", "wikitext-2", "gutenberg" (read from `data_dir`); or a path to a
+            .csv, .csv.gz, .parquet, .npz, .txt or .txt.gz file, also relative to `data_dir`.
         target: The column to predict, by name or by position from 0 (-1 is the last); for CSV and
             Parquet files, and for npz files whose labels are not under y.
         task: "classification", "regression" or "auto": text and true/false are classes, and so
@@ -51,8 +57,9 @@ def load(
         validation: Fraction of the training rows held out to choose by, in [0, 1).
         test: Fraction of all rows held out, in (0, 1); unused where the source has a test split.
         limit_train: Keep at most this many training rows, validation included, at least 10: the
-            first of mnist and fashion-mnist, elsewhere a seeded sample.
+            first of named images and of text, elsewhere a seeded sample.
         limit_test: Keep at most this many test rows, chosen likewise.
+        context: Characters of a row of text.
 
     Returns:
         The data set.
@@ -71,10 +78,15 @@ def load(
     folder, name = _folder(data_dir), os.fspath(source)
     if name in SOURCES:
         _check_named(name, target, task)
-        raw = _read_named(name, folder)
-    else:
-        raw = _read_file(_find_file(name, folder), target)
-    return build(raw, task=task, options=options, first=name in ("mnist", "fashion-mnist"))
+        if name in TEXTS:
+            return build_text(read_text(name, folder), context, options)
+        raw = read_images(IMAGES[name], folder) if name in IMAGES else read_digits()
+        return build(raw, task=task, options=options, first=name in IMAGES)
+    file = _find_file(name, folder)
+    if file.name.lower().endswith((".txt", ".txt.gz")):
+        _check_named(file.name, target, task)
+        return build_text(read_text_file(file), context, options)
+    return build(_read_file(file, target), task=task, options=options)
 
 
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -85,14 +97,10 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
 def _check_named(source: str, target: str | int | None, task: str) -> None:
     if target is not None:
         raise DataError(f"target must be left out for {source}, which has its own, got {target!r}")
-    if task == "regression":
-        raise DataError(f"task of {source} must be classification, got {task!r}")
-
-
-def _read_named(source: str, folder: Path | None) -> Raw:
-    if source == "digits":
-        return read_digits()
-    return read_images(MNIST if source == "mnist" else FASHION_MNIST, folder)
+    text = source in TEXTS or source.lower().endswith((".txt", ".txt.gz"))
+    if task != "auto" and (text or task == "regression"):
+        must = "be left out" if text else "be classification"
+        raise DataError(f"task of {source} must {must}, got {task!r}")
 
 
 def _find_file(source: str, folder: Path | None) -> Path:

@@ -64,12 +64,12 @@ class Pixels:
 
     Args:
         values: Any numeric dtype, [rows, pixels].
-        shape: Height and width where the image is one plane, else None.
+        shape: Height and width, behind the number of planes where there are several, or None.
         peak: The value that becomes 1.
     """
 
     values: NDArray[Any]
-    shape: tuple[int, int] | None
+    shape: tuple[int, ...] | None
     peak: float = 1.0
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from regrow.data.errors import DataError
 from regrow.data.table import Column, resolve
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "language"]
 
 TASKS = ("auto", "classification", "regression")
 

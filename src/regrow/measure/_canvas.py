@@ -244,7 +244,7 @@ def _tick_formatter(unsigned: bool) -> Callable[[float, int | None], str]:
 
 def _tick(value: float) -> str:
     size = abs(value)
-    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for unit, name in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if size >= unit:
             return f"{value / unit:g}{name}".replace("-", "\N{MINUS SIGN}")
     return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")

@@ -34,6 +34,7 @@ from regrow.measure._canvas import (
     style,
     to_svg,
 )
+from regrow.measure._trade_picture import trade_off
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +54,7 @@ __all__ = [
     "map_png",
     "save_png",
     "to_svg",
+    "trade_off",
     "updates",
 ]
 

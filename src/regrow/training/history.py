@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class History:
             "input_map": self.input_map,
             "input_map_epochs": self.input_map_epochs,
             "best_epoch": self.best_epoch,
-            "best": None if self.best is None else [self.best.loss, self.best.score],
+            "best": None if self.best is None else asdict(self.best),
             "best_test": self.best_test,
             "peak_bytes": self.peak_bytes,
         }
@@ -90,7 +90,7 @@ class History:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> History:
         """The history that `state_dict` described."""
-        best = None if state["best"] is None else Score(*state["best"])
+        best = None if state["best"] is None else Score(**state["best"])
         return cls(**{**state, "best": best})
 
     def _snapshot(self, trainer: Trainer) -> None:
@@ -114,7 +114,7 @@ def snapshot_epochs(epochs: int) -> list[int]:
 
 
 def _input_layer(trainer: Trainer) -> SparseLayer | None:
-    if trainer.dataset.image_shape is None:
+    if trainer.dataset.image_shape is None or len(trainer.dataset.image_shape) != 2:
         return None
     layers = sparse_layers(trainer.model)
     first = next(iter(layers.values()), None)

@@ -104,11 +104,12 @@ class JobRunner:
         """Scores on the validation and test part; keeps the network if it is the best so far."""
         trainer, dataset = self.trainer, self.dataset
         self.history.saw_peak(self._peak())
-        validation = trainer.evaluate(dataset.x_validation, dataset.y_validation)
-        test = trainer.evaluate(dataset.x_test, dataset.y_test)
-        if self.history.saw_epoch(trainer, validation, test):
-            best = {"epoch": trainer.epoch, "model": trainer.model.state_dict()}
-            write_state(self.folder / "best.pt", best)
+        with trainer.judged():
+            validation = trainer.evaluate(dataset.x_validation, dataset.y_validation)
+            test = trainer.evaluate(dataset.x_test, dataset.y_test)
+            if self.history.saw_epoch(trainer, validation, test):
+                best = {"epoch": trainer.epoch, "model": trainer.model.state_dict()}
+                write_state(self.folder / "best.pt", best)
         self.memory.begin()  # the update that follows counts, the evaluation does not
         return validation, test
 
@@ -151,8 +152,9 @@ class JobRunner:
             "test_loss": test.loss,
             "test_score": test.score,
             "seconds": tally.seconds,
-            "learning_rate": self.job.learning_rate,
+            "learning_rate": self.trainer.learning_rate,
             "connections": self.trainer.connections,
+            "flops": self.trainer.flops,
             "exploration": exploration.total() if exploration else None,
             "dropped": tally.dropped,
             "grown": tally.grown,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,16 +14,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from regrow.data import Dataset
-from regrow.evolution import Evolution, methods
+from regrow.evolution import Evolution, Method, methods
 from regrow.evolution.schedules import Cosine
 from regrow.layers import sparse_layers
 from regrow.measure import Exploration
-from regrow.training.errors import DivergedError
-from regrow.training.model import Decisions, build_model, fix_compute
+from regrow.training.augment import augmented
+from regrow.training.errors import DivergedError, OptionError
+from regrow.training.flops import FlopCount
+from regrow.training.model import DEFAULT_DENSITY, Decisions, build_model, fix_compute
+from regrow.training.models.images import image_shape
 from regrow.training.optimizers import make_optimizer
 from regrow.training.options import TrainOptions
+from regrow.training.rates import rate_factor
 
-_EVALUATION_BATCH = 2048
+_EVALUATION_BATCH, _EVALUATION_BATCH_OF_IMAGES = 2048, 256
 _SCHEDULE_SHARE = 0.75
 # The exploration rate takes a mark for every position; above this many it is not measured.
 _MOST_MARKS = 2**26
@@ -63,14 +68,25 @@ class Tally:
 
 @dataclass(frozen=True)
 class Score:
-    """Loss and score (accuracy, or R2 for regression) on one part of the data."""
+    """Loss and score on one part of the data.
+
+    Attributes:
+        loss: Mean loss.
+        score: Accuracy, R2 for regression, or bits per character for text.
+        rising: Whether a higher score is a better one.
+    """
 
     loss: float
     score: float
+    rising: bool = True
 
     def better_than(self, other: Score | None) -> bool:
-        """Whether the score is higher, or equal at a lower loss."""
-        return other is None or (self.score, -self.loss) > (other.score, -other.loss)
+        """Whether the score is better, or equal at a lower loss."""
+        return other is None or self._order > other._order
+
+    @property
+    def _order(self) -> tuple[float, float]:
+        return (self.score if self.rising else -self.score, -self.loss)
 
 
 class Trainer:
@@ -93,14 +109,18 @@ class Trainer:
         self.options, self.dataset, self.job = options, dataset, job
         self.epoch = 0
         self.steps = 0
+        self.flops = 0
         self.tally = Tally()
-        n_features = dataset.x_train.shape[1]
-        self.model = build_model(options, job.arm, n_features, n_outputs(dataset), job.seed)
+        parts = method_parts(options, job.arm, self.total_steps)
+        density = start_density(parts)
+        self.model = build_model(options, job.arm, dataset, job.seed, density)
         fix_compute(self.model, job.decisions)
+        self.flop_count = FlopCount(self.model, dataset.x_train[:1])
         if state is not None:
             self.model.load_state_dict(state["model"])
+            fix_compute(self.model, job.decisions)
         self.optimizer = make_optimizer(self.model, options, job.learning_rate)
-        self.evolution = self._evolution()
+        self.evolution = self._evolution(parts)
         self.exploration = self._exploration()
         torch.manual_seed(job.seed)
         if state is not None:
@@ -112,18 +132,35 @@ class Trainer:
         return math.ceil(len(self.dataset.x_train) / self.options.batch_size)
 
     @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.job.epochs * self.steps_per_epoch
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs are done."""
         return self.epoch >= self.job.epochs
 
     @property
     def connections(self) -> int:
-        """Weights of the network, those of dense layers included, biases not."""
-        return sum(
-            parameter.numel()
-            for name, parameter in self.model.named_parameters()
-            if not name.endswith("bias")
+        """Weights of the network, those of dense layers included, biases and norms not."""
+        sparse = sum(layer.topology.nnz for layer in sparse_layers(self.model).values())
+        return sparse + self._dense_weights()
+
+    @property
+    def dense_connections(self) -> int:
+        """Weights that the network would have with every connection."""
+        positions = (x.topology.shape.numel() for x in sparse_layers(self.model).values())
+        return sum(positions) + self._dense_weights()
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the step to come, or of the last step where there is none."""
+        step = min(self.steps, self.total_steps - 1)
+        factor = rate_factor(
+            self.options.rate_schedule, self.options.warm_up, step, self.total_steps
         )
+        return self.job.learning_rate * factor
 
     def train_epoch(self, on_step: OnStep, at_end: Callable[[], None] | None = None) -> Tally:
         """Train to the end of the current epoch, from its start or from where it was left.
@@ -159,21 +196,33 @@ class Trainer:
         self.epoch += 1
         if at_end is not None:
             at_end()
+        self._tell()
         start = time.perf_counter()
         self._evolve()
         self.tally.seconds += time.perf_counter() - start
         done, self.tally = self.tally, Tally()
         return done
 
+    def judged(self) -> AbstractContextManager[Any]:
+        """Within this context the network is the one to be judged: averaged, if its optimizer is.
+
+        Returns:
+            A context that is to be left before the next step.
+        """
+        averaged = getattr(self.optimizer, "averaged", None)
+        return nullcontext() if averaged is None else averaged()
+
     def evaluate(self, x: Tensor, y: Tensor) -> Score:
-        """Mean loss and score on samples ``[n, features]`` with targets ``[n]``.
+        """Mean loss and score on samples ``[n, features]`` with targets ``[n, ...]``.
 
         Raises:
             DivergedError: The loss is not finite.
         """
         self.model.eval()
+        mlp = self.options.model == "mlp"
+        size = _EVALUATION_BATCH if mlp else _EVALUATION_BATCH_OF_IMAGES
         with torch.inference_mode():
-            outputs = [self.model(part) for part in x.split(_EVALUATION_BATCH)]
+            outputs = [self.model(part) for part in x.split(size)]
             score = score_of(torch.cat(outputs), y, self.dataset.task)
         if not math.isfinite(score.loss):
             raise DivergedError(self.job.arm, self.epoch, self.job.learning_rate)
@@ -186,6 +235,7 @@ class Trainer:
             "seed": self.job.seed,
             "epoch": self.epoch,
             "steps": self.steps,
+            "flops": self.flops,
             "tally": asdict(self.tally),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -201,14 +251,14 @@ class Trainer:
         if self.exploration:
             self.exploration.load_state_dict(state["exploration"])
         torch.set_rng_state(state["random"])
-        self.epoch, self.steps = state["epoch"], state["steps"]
+        self.epoch, self.steps, self.flops = state["epoch"], state["steps"], state["flops"]
         self.tally = Tally(**state["tally"])
 
     def _exploration(self) -> Exploration | None:
         positions = sum(x.topology.shape.numel() for x in sparse_layers(self.model).values())
         return Exploration(self.model) if 0 < positions <= _MOST_MARKS else None
 
-    def _evolution(self) -> Evolution | None:
+    def _evolution(self, parts: dict[str, Any]) -> Evolution | None:
         if not self.job.decisions:
             return None
         return Evolution(
@@ -217,24 +267,49 @@ class Trainer:
             method=self.job.arm,
             seed=self.job.seed,
             steps_per_epoch=self.steps_per_epoch,
-            **method_parts(self.options, self.job.arm, self.job.epochs * self.steps_per_epoch),
+            **parts,
         )
+
+    def _dense_weights(self) -> int:
+        """Weights of layers that are not sparse; a vector is a bias or a norm."""
+        return sum(p.numel() for p in self.model.parameters() if p.dim() > 1)
 
     def _step(self, rows: Tensor) -> float:
         x, y = self.dataset.x_train[rows], self.dataset.y_train[rows]
+        if self.options.augment:
+            generator = torch.Generator().manual_seed((self.job.seed << 40) + self.steps)
+            x = augmented(x, image_shape(self.dataset), generator)
         loss = loss_of(self.model(x), y, self.dataset.task)
         loss.backward()
+        if self.options.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.flops += len(rows) * (self.flop_count.forward + self.flop_count.backward)
         return loss.item()
+
+    def _tell(self) -> None:
+        """Report the validation loss to an optimizer or a method that asks for it."""
+        reports = [getattr(part, "report", None) for part in (self.optimizer, self.evolution)]
+        if any(reports):
+            loss = self.evaluate(self.dataset.x_validation, self.dataset.y_validation).loss
+            for report in filter(None, reports):
+                report(loss)
 
     def _evolve(self) -> None:
         record = self.evolution.step() if self.evolution else None
-        if record is not None:
-            self.tally.dropped += record.dropped
-            self.tally.grown += record.grown
-            if self.exploration:
-                self.exploration.update()
+        if record is None:
+            return
+        assert self.evolution is not None
+        self.tally.dropped += record.dropped
+        self.tally.grown += record.grown
+        if self.exploration:
+            self.exploration.update()
+        fix_compute(self.model, self.job.decisions)
+        if getattr(self.evolution, "looks_at_gradients", False):
+            self.flops += self.options.batch_size * self.flop_count.dense_gradient
 
 
 def method_parts(options: TrainOptions, arm: str, total_steps: int) -> dict[str, Any]:
@@ -242,29 +317,49 @@ def method_parts(options: TrainOptions, arm: str, total_steps: int) -> dict[str,
 
     A method without an end of its own updates until the last step but one, since connections grown
     after the last would never be trained. One whose schedule has an end (RigL) gets it at three
-    quarters of the training, as its authors did.
+    quarters of the training, as its authors did, or at the share that it names. A method that
+    changes the density ends with the density of the options.
 
     Args:
         options: The options of the run.
         arm: Name of the method.
         total_steps: Optimizer steps of the whole training.
+
+    Raises:
+        OptionError: An epsilon for a method that changes the density.
     """
-    method = methods()[arm]
-    if method.every is None:
+    method = methods().get(arm)
+    if method is None or method.every is None:
         return {}
-    share = 1.0 if method.until is None else _SCHEDULE_SHARE
-    parts: dict[str, Any] = {"until": min(total_steps - 1, int(share * total_steps))}
+    parts: dict[str, Any] = {"until": _last_update(options, method, total_steps)}
     if options.every is not None:
         parts["every"] = options.every
+    if options.scope is not None:
+        parts["scope"] = options.scope
     if options.fraction is not None:
         scheduled = isinstance(method.fraction, Cosine)
         parts["fraction"] = Cosine(options.fraction) if scheduled else options.fraction
+    density: Any = method.density
+    if density is not None:
+        if options.epsilon is not None:
+            raise OptionError("epsilon", f"be left out for {arm}, which changes its density", "one")
+        parts["density"] = replace(density, end=options.density or DEFAULT_DENSITY)
     return parts
 
 
-def n_outputs(dataset: Dataset) -> int:
-    """Outputs that a network for the data needs."""
-    return dataset.n_classes or 1
+def _last_update(options: TrainOptions, method: Method, total_steps: int) -> int:
+    share = options.until
+    if share is None and isinstance(method.until, float):
+        share = method.until
+    if share is None:
+        share = 1.0 if method.until is None else _SCHEDULE_SHARE
+    return min(total_steps - 1, int(share * total_steps))
+
+
+def start_density(parts: dict[str, Any]) -> float | None:
+    """Density that a method starts with, by its parts; None where it is that of the options."""
+    schedule = parts.get("density")
+    return None if schedule is None else float(schedule(0, parts["until"]))
 
 
 def data_order(n_samples: int, seed: int, epoch: int) -> Tensor:
@@ -274,22 +369,29 @@ def data_order(n_samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def loss_of(output: Tensor, y: Tensor, task: str) -> Tensor:
-    """Mean cross-entropy, or mean squared error, of outputs ``[n, outputs]``."""
+    """Mean cross-entropy, or mean squared error, of outputs ``[n, outputs]``.
+
+    Text has outputs ``[n, context, characters]`` and targets ``[n, context]``.
+    """
     if task == "regression":
         return functional.mse_loss(output.squeeze(1), y)
+    if task == "language":
+        output, y = output.flatten(0, 1), y.flatten()
     return functional.cross_entropy(output, y)
 
 
 def score_of(output: Tensor, y: Tensor, task: str) -> Score:
-    """Loss and score of outputs ``[n, outputs]`` against targets ``[n]``.
+    """Loss and score of outputs against targets, of the shapes that `loss_of` takes.
 
     R2 of a constant target is 1 for a perfect prediction and 0 for any other.
 
     Example:
         >>> score_of(torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 3.0]), "regression")
-        Score(loss=0.5, score=0.5)
+        Score(loss=0.5, score=0.5, rising=True)
     """
     loss = loss_of(output, y, task).item()
+    if task == "language":
+        return Score(loss, loss / math.log(2), rising=False)
     if task != "regression":
         return Score(loss, (output.argmax(1) == y).double().mean().item())
     predicted, target = output.squeeze(1).double(), y.double()

@@ -1,17 +1,21 @@
-"""Building the network of an arm; its sparse layers are never dense, not even at the start."""
+"""Building the network of an arm, and deciding how its sparse layers compute."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from regrow.data import Dataset
 from regrow.kernels import dispatch
-from regrow.layers import SparseLinear, sparse_layers
+from regrow.layers import SparseLayer, SparseLinear, sparse_layers, sparsify
 from regrow.topology import allocate, random_topology
+from regrow.training.errors import OptionError
+from regrow.training.models import NETWORKS
 from regrow.training.options import TrainOptions
 
 DEFAULT_DENSITY = 0.1
@@ -29,40 +33,78 @@ def layer_shapes(n_features: int, hidden: tuple[int, ...], n_outputs: int) -> di
     return {name: [sizes[i + 1], sizes[i]] for i, name in enumerate(names)}
 
 
-def connections_of(
-    options: TrainOptions, arm: str, n_features: int, n_outputs: int
-) -> dict[str, int]:
-    """Number of connections of each layer of an arm."""
-    shapes = layer_shapes(n_features, options.hidden, n_outputs)
-    if arm == "dense":
-        return {name: math.prod(shape) for name, shape in shapes.items()}
-    if options.epsilon is not None:
-        return allocate(shapes, epsilon=options.epsilon)
-    density = DEFAULT_DENSITY if options.density is None else options.density
-    return allocate(shapes, density=density, allocation=options.allocation)
+def check_model(options: TrainOptions, dataset: Dataset) -> None:
+    """Refuse a network that cannot learn from the data.
+
+    Raises:
+        OptionError: Text for a network for images, or the like.
+    """
+    text = dataset.task == "language"
+    task = NETWORKS[options.model].task if options.model in NETWORKS else "table"
+    if text and task != "text":
+        raise OptionError("model", "be transformer or lstm where text is learned", options.model)
+    if not text and task == "text":
+        raise OptionError("model", f"be another for {dataset.name}, no text", options.model)
+    if dataset.image_shape is None and task == "images":
+        raise OptionError("model", f"be mlp for {dataset.name}, no images", options.model)
+    if dataset.image_shape is None and options.augment:
+        raise OptionError("augment", f"be left out for {dataset.name}, no images", "true")
 
 
 def build_model(
-    options: TrainOptions, arm: str, n_features: int, n_outputs: int, seed: int
-) -> nn.Sequential:
-    """Build the network of an arm: linear layers, ReLU and dropout between them.
+    options: TrainOptions, arm: str, dataset: Dataset, seed: int, density: float | None = None
+) -> nn.Module:
+    """Build the network of an arm.
 
-    A layer with all its connections is an ordinary ``nn.Linear``; any other is drawn directly as a
-    `SparseLinear`.
+    A layer with all its connections is an ordinary one of torch's. The sparse layers of a
+    perceptron are drawn directly, so they are never dense, not even at the start.
 
     Args:
         options: The options of the run.
         arm: Name of a method, or ``dense``.
-        n_features: Size of an input sample.
-        n_outputs: Size of an output sample.
+        dataset: What to learn.
         seed: Of places and values.
+        density: That the arm starts with, where it is not the one that it is to end with; then
+            layers with all their connections are sparse layers too, since they are to lose some.
     """
-    shapes = layer_shapes(n_features, options.hidden, n_outputs)
-    counts = connections_of(options, arm, n_features, n_outputs)
+    if options.model == "mlp":
+        return _perceptron(options, arm, dataset, seed, density)
+    network = NETWORKS[options.model]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = network.build(options, dataset)
+    if arm == "dense":
+        return model
+    kept = _kept(options, density)
+    if density is not None:
+        kept["full"] = "sparse"
+    return sparsify(model, exclude=network.dense, generator=generator, **kept)
+
+
+def _kept(options: TrainOptions, density: float | None) -> dict[str, Any]:
+    """How many connections, in the words of ``allocate`` and ``sparsify``."""
+    if density is None and options.epsilon is not None:
+        return {"epsilon": options.epsilon}
+    if density is None:
+        density = DEFAULT_DENSITY if options.density is None else options.density
+    return {"density": density, "allocation": options.allocation}
+
+
+def _perceptron(
+    options: TrainOptions, arm: str, dataset: Dataset, seed: int, density: float | None
+) -> nn.Sequential:
+    """Linear layers, ReLU and dropout between them."""
+    shapes = layer_shapes(dataset.n_features, options.hidden, dataset.n_classes or 1)
+    if arm == "dense":
+        counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    else:
+        counts = allocate(shapes, **_kept(options, density))
     generator = torch.Generator().manual_seed(seed)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for name, (rows, columns) in shapes.items():
-        modules[name] = _layer(rows, columns, counts[name], generator)
+        sparse = counts[name] < rows * columns or density is not None
+        modules[name] = _layer(rows, columns, counts[name] if sparse else None, generator)
         if name == "output":
             break
         number = name.removeprefix("hidden")
@@ -72,8 +114,8 @@ def build_model(
     return nn.Sequential(modules)
 
 
-def _layer(rows: int, columns: int, count: int, generator: torch.Generator) -> nn.Module:
-    if count < rows * columns:
+def _layer(rows: int, columns: int, count: int | None, generator: torch.Generator) -> nn.Module:
+    if count is not None:
         topology = random_topology((rows, columns), count, generator=generator)
         return SparseLinear(columns, rows, topology=topology, generator=generator)
     layer = nn.Linear(columns, rows)
@@ -84,42 +126,61 @@ def _layer(rows: int, columns: int, count: int, generator: torch.Generator) -> n
     return layer
 
 
-Decisions = dict[str, dict[str, object]]
+Decision = dict[str, Any]
+# By layer path, one for each number of connections that was measured.
+Decisions = dict[str, list[Decision]]
 
 
-def decide_compute(model: nn.Module, batch: torch.Tensor, compute: str) -> Decisions:
+def decide_compute(model: nn.Module, batch: Tensor, compute: str) -> Decisions:
     """What each sparse layer is to compute with, decided once for a whole run.
 
-    The two computes differ in the last bits, so a run that can be continued bit for bit must not
+    The computes differ in the last bits, so a run that can be continued bit for bit must not
     measure anew.
 
     Args:
-        model: The network, as it starts.
-        batch: A training batch ``[batch, features]``.
+        model: The network, as it starts; it is not to be used afterwards.
+        batch: A training batch ``[batch, ...]``.
         compute: ``auto`` to measure, or what to use everywhere.
 
     Returns:
-        By layer path: the compute, the reason, and the milliseconds of each candidate.
+        By layer path: connections, compute, reason, and the milliseconds of each candidate.
     """
     layers = sparse_layers(model)
+    situations: dict[str, dispatch.Situation] = {}
+
+    def note(path: str, layer: SparseLayer) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            situations[path] = layer.situation(inputs[0])
+
+        return layer.register_forward_pre_hook(hook)
+
+    handles = [note(path, layer) for path, layer in layers.items()]
     model.train()(batch).sum().backward()  # measures, and warms up what torch sets up once
-    if compute != "auto":
-        reason = "asked for"
-        return {p: {"compute": compute, "reason": reason, "milliseconds": {}} for p in layers}
+    for handle in handles:
+        handle.remove()
     decided: Decisions = {}
     for path, layer in layers.items():
-        entering = batch.new_empty(batch.shape[0], layer.topology.matrix_shape[1])
-        decision = dispatch.lookup(layer.situation(entering))
-        assert decision is not None
-        decided[path] = {
-            "compute": decision.compute,
-            "reason": decision.reason,
-            "milliseconds": dict(decision.milliseconds),
-        }
+        entry: Decision = {"connections": layer.topology.nnz}
+        if compute != "auto":
+            entry |= {"compute": compute, "reason": "asked for", "milliseconds": {}}
+        else:
+            decision = dispatch.lookup(situations[path])
+            assert decision is not None
+            entry |= {
+                "compute": decision.compute,
+                "reason": decision.reason,
+                "milliseconds": dict(decision.milliseconds),
+            }
+        decided[path] = [entry]
     return decided
 
 
-def fix_compute(model: nn.Module, decisions: Mapping[str, Mapping[str, object]]) -> None:
-    """Make the sparse layers of a model compute as decided."""
+def decision_for(decisions: Sequence[Decision], connections: int) -> Decision:
+    """The decision that was made for about so many connections."""
+    return min(decisions, key=lambda entry: abs(math.log(entry["connections"] / connections)))
+
+
+def fix_compute(model: nn.Module, decisions: Mapping[str, Sequence[Decision]]) -> None:
+    """Make the sparse layers of a model compute as decided for the connections they have."""
     for path, layer in sparse_layers(model).items():
-        layer.compute = str(decisions[path]["compute"])
+        layer.compute = str(decision_for(decisions[path], layer.topology.nnz)["compute"])

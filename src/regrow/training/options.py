@@ -9,6 +9,10 @@ from typing import Any
 
 from regrow.training.errors import OptionError
 
+MODELS = ("mlp", "convnet", "resnet-20", "transformer", "lstm")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+RATE_SCHEDULES = ("constant", "cosine", "step")
+
 Check = Callable[[Any], bool]
 
 
@@ -76,8 +80,9 @@ class TrainOptions:
 
     data: str = _option(
         "digits",
-        "what to learn: digits (comes with regrow), mnist, fashion-mnist, "
-        "or the path of a .csv, .parquet or .npz file",
+        "what to learn: digits (comes with regrow); mnist, fashion-mnist, cifar10 (images); "
+        "tiny-shakespeare, wikitext-2, gutenberg (characters); "
+        "or the path of a .csv, .parquet, .npz or .txt file",
         "be the name of a data set or the path of a file",
         _text,
         group="data",
@@ -107,12 +112,34 @@ class TrainOptions:
     limit_test: int | None = _positive_int(
         None, "test on this many samples only", group="data", metavar="N"
     )
-    model: str = _choice("mlp", ("mlp",), "kind of network", group="network")
+    context: int = _positive_int(
+        128, "characters of a sample, where text is learned", group="data", metavar="N"
+    )
+    augment: bool = _option(
+        False,
+        "crop and flip the images of each training step at random",
+        "be true or false",
+        lambda value: isinstance(value, bool),
+        group="data",
+    )
+    model: str = _choice("mlp", MODELS, "kind of network", group="network")
     hidden: tuple[int, ...] = _option(
         (256, 256),
-        "neurons of each hidden layer",
+        "neurons of each hidden layer of an mlp",
         "be whole numbers >= 1",
         lambda value: isinstance(value, (list, tuple)) and all(_is_int(n, 1) for n in value),
+        group="network",
+        metavar="N",
+    )
+    width: int | None = _positive_int(
+        None,
+        "channels of the first stage, or features of a state; default: that of the model",
+        group="network",
+        metavar="N",
+    )
+    depth: int | None = _positive_int(
+        None,
+        "stages of a convnet, layers of a transformer or lstm; default: that of the model",
         group="network",
         metavar="N",
     )
@@ -133,7 +160,7 @@ class TrainOptions:
     )
     density: float | None = _option(
         None,
-        "kept fraction of all connections of the network; default: 0.1",
+        "kept fraction of all connections of the layers that are sparse; default: 0.1",
         "be a number in (0, 1]",
         _optional(lambda value: _is_number(value) and 0 < value <= 1),
         group="method",
@@ -145,8 +172,12 @@ class TrainOptions:
         _optional(lambda value: _is_number(value) and value > 0),
         group="method",
     )
-    allocation: str = _choice(
-        "er", ("er", "erk", "uniform"), "how the density is shared among layers", group="method"
+    allocation: str = _option(
+        "erk",
+        "how the density is shared among layers: erk, er, uniform, ...",
+        "be the name of an allocation",
+        _text,
+        group="method",
     )
     fraction: float | None = _option(
         None,
@@ -164,6 +195,22 @@ class TrainOptions:
         group="method",
         metavar="STEPS",
     )
+    until: float | None = _option(
+        None,
+        "share of the training after which the topology stays; default: that of the method",
+        "be a number in (0, 1]",
+        _optional(lambda value: _is_number(value) and 0 < value <= 1),
+        group="method",
+        metavar="SHARE",
+    )
+    scope: str | None = _option(
+        None,
+        "what keeps its number of connections: layer, global, gate, ...; "
+        "default: that of the method",
+        "be the name of a scope",
+        _optional(_text),
+        group="method",
+    )
     compare: tuple[str, ...] = _option(
         (),
         "twins to train beside it under the same budget, e.g. dense static",
@@ -172,9 +219,7 @@ class TrainOptions:
         group="method",
         metavar="METHOD",
     )
-    optimizer: str = _choice(
-        "sgd", ("sgd", "adam", "adamw", "rmsprop", "adagrad"), "optimizer", group="training"
-    )
+    optimizer: str = _choice("sgd", OPTIMIZERS, "optimizer", group="training")
     learning_rate: float | str = _option(
         "auto",
         "learning rate, or auto: each arm gets the best of one grid on the validation part",
@@ -182,6 +227,28 @@ class TrainOptions:
         lambda value: value == "auto" or (_is_number(value) and value > 0),
         group="training",
         metavar="RATE",
+    )
+    rate_schedule: str = _choice(
+        "constant",
+        RATE_SCHEDULES,
+        "how the learning rate falls (step: to a tenth at a half, again at three quarters)",
+        group="training",
+    )
+    warm_up: float = _option(
+        0.0,
+        "share of the training in which the learning rate rises to its full value",
+        "be a number in [0, 1)",
+        lambda value: _is_number(value) and 0 <= value < 1,
+        group="training",
+        metavar="SHARE",
+    )
+    clip: float | None = _option(
+        None,
+        "largest norm of the gradient; longer ones are shortened",
+        "be a number > 0",
+        _optional(lambda value: _is_number(value) and value > 0),
+        group="training",
+        metavar="NORM",
     )
     momentum: float = _option(
         0.9,
@@ -235,8 +302,8 @@ class TrainOptions:
                 object.__setattr__(self, entry.name, tuple(value))
         if self.density is not None and self.epsilon is not None:
             raise OptionError("density", "be left out when epsilon is given", self.density)
-        if self.epsilon is not None and self.allocation != "er":
-            raise OptionError("allocation", "be er when epsilon is given", self.allocation)
+        if self.epsilon is not None and self.allocation not in ("er", "erk"):
+            raise OptionError("allocation", "be left out when epsilon is given", self.allocation)
         if len(set(self.arms)) < len(self.arms):
             raise OptionError("compare", "be names of other methods, each once", self.compare)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,24 +10,30 @@ from torch import Tensor
 from regrow.layers import sparse_layers
 from regrow.measure import summary
 from regrow.training.loop import Trainer
+from regrow.training.model import decision_for
+
+_RECURRENT = ("RNN", "LSTM", "GRU")  # torch's, which hold several weights
 
 
 def describe_result(trainer: Trainer) -> dict[str, Any]:
     """Connections, bytes and FLOPs of a trained network, in all and by layer.
 
     FLOPs count a multiply-add as two and only what a connection causes, also where a layer
-    computes with the dense product.
+    computes with the dense product. Those of a sample are of the network as it is at its end, those
+    of the training are summed over its steps, with the gradients of free positions where a method
+    looks at them.
     """
-    job, dataset = trainer.job, trainer.dataset
-    found = summary(trainer.model, dataset.x_train[:1])
-    total = found.total
+    job = trainer.job
+    found = summary(trainer.model, trainer.dataset.x_train[:1])
     values = sum(parameter.nbytes for parameter in trainer.model.parameters())
     indices = sum(layer.topology.nbytes for layer in sparse_layers(trainer.model).values())
     moments = optimizer_bytes(trainer.optimizer)
-    per_sample = total.flops_forward + total.flops_backward
     layers = []
     for layer in found.layers:
-        decision = job.decisions.get(layer.path)
+        if len(layer.shape) < 2 and layer.kind not in _RECURRENT:
+            continue
+        given = job.decisions.get(layer.path)
+        decision = decision_for(given, layer.nnz) if given else None
         layers.append(
             {
                 "path": layer.path,
@@ -44,14 +49,14 @@ def describe_result(trainer: Trainer) -> dict[str, Any]:
         )
     return {
         "connections": trainer.connections,
-        "dense_connections": sum(math.prod(layer.shape) for layer in found.layers),
+        "dense_connections": trainer.dense_connections,
         "bytes_values": values,
         "bytes_indices": indices,
         "bytes_optimizer": moments,
         "bytes_total": values + indices + moments,
-        "flops_forward_per_sample": total.flops_forward,
-        "flops_backward_per_sample": total.flops_backward,
-        "flops_training_total": per_sample * len(dataset.y_train) * job.epochs,
+        "flops_forward_per_sample": trainer.flop_count.forward,
+        "flops_backward_per_sample": trainer.flop_count.backward,
+        "flops_training_total": trainer.flops,
         "layers": layers,
     }
 

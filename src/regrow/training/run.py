@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -17,15 +18,22 @@ import torch
 import regrow
 from regrow.data import Dataset, load
 from regrow.evolution import methods
+from regrow.topology.allocation import ALLOCATIONS
 from regrow.training.errors import OptionError, RunError, Stopped
 from regrow.training.files import read_json, write_json
 from regrow.training.fingerprint import fingerprint
 from regrow.training.interrupt import Interruption
 from regrow.training.job import JobRunner, epochs_done, is_done, job_folder
-from regrow.training.loop import Job, method_parts, n_outputs
+from regrow.training.loop import Job, method_parts, start_density
 from regrow.training.machine import describe_machine, session
 from regrow.training.metrics import tensorboard_writer
-from regrow.training.model import DEFAULT_DENSITY, Decisions, build_model, decide_compute
+from regrow.training.model import (
+    DEFAULT_DENSITY,
+    Decisions,
+    build_model,
+    check_model,
+    decide_compute,
+)
 from regrow.training.options import TrainOptions
 from regrow.training.progress import Progress
 from regrow.training.table import Results, format_table, read_results
@@ -59,12 +67,15 @@ class RunResult:
         return format_table(self.results, self.task)
 
 
-def train(options: TrainOptions, *, progress: Progress | None = None) -> RunResult:
+def train(
+    options: TrainOptions, *, progress: Progress | None = None, command: str | None = None
+) -> RunResult:
     """Train every arm of a run with every seed, and write all of it to a run directory.
 
     Args:
         options: What to train, on what, how.
         progress: Shows the work; default: nothing is shown.
+        command: What the user typed, for the report; default: one that means the same.
 
     Raises:
         OptionError: An option cannot be used.
@@ -80,13 +91,15 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> RunResu
         8448
     """
     progress = progress or Progress()
-    _check_methods(options)
+    _check_names(options)
     options = _resolved(options)
     dataset = _load(options)
+    check_model(options, dataset)
     run_dir = _new_folder(options)
     with _locked(run_dir):
         config = {
             **options.to_dict(),
+            **({} if command is None else {"command": command}),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "regrow": regrow.__version__,
             "torch": torch.__version__,
@@ -120,7 +133,7 @@ def resume(
     options = TrainOptions.from_dict(config)
     if threads is not None:
         options = replace(options, threads=threads)
-    _check_methods(options)
+    _check_names(options)
     with _locked(run_dir):
         dataset = _load(options)
         if read_json(run_dir / "dataset.json") != _describe(dataset):
@@ -186,7 +199,8 @@ class _Run:
         for arm in self.options.arms:
             if arm == "dense":
                 continue
-            every = method_parts(self.options, arm, total).get("every", methods()[arm].every)
+            parts = method_parts(self.options, arm, total)
+            every = parts.get("every", methods()[arm].every)
             if isinstance(every, int) and every >= total:
                 self.progress.note(
                     f"{arm} updates every {every} steps and so not at all in {total}; "
@@ -203,18 +217,25 @@ class _Run:
             stored: dict[str, Decisions] = read_json(path)
             return stored
         batch = self.dataset.x_train[: self.options.batch_size]
-        decided = {}
+        decided: dict[str, Decisions] = {}
         for arm in self.options.arms:
-            model = build_model(
-                self.options,
-                arm,
-                self.dataset.n_features,
-                n_outputs(self.dataset),
-                self.options.seed,
-            )
-            decided[arm] = decide_compute(model, batch, self.options.compute)
+            decided[arm] = {}
+            for density in self._densities(arm):
+                model = build_model(self.options, arm, self.dataset, self.options.seed, density)
+                found = decide_compute(model, batch, self.options.compute)
+                for layer, entries in found.items():
+                    decided[arm].setdefault(layer, []).extend(entries)
         write_json(path, decided)
         return decided
+
+    def _densities(self, arm: str) -> list[float | None]:
+        """Densities at which an arm is measured: its own, or some between its start and end."""
+        total = self._steps_per_epoch() * self.options.epochs
+        start = start_density(method_parts(self.options, arm, total))
+        if start is None:
+            return [None]
+        end = self.options.density or DEFAULT_DENSITY
+        return [start, math.sqrt(start * end), end]
 
     def _learning_rates(
         self, decisions: dict[str, Decisions], interruption: Interruption
@@ -261,12 +282,14 @@ class _Run:
         return write_report(self.run_dir)
 
 
-def _check_methods(options: TrainOptions) -> None:
+def _check_names(options: TrainOptions) -> None:
     known = sorted([*methods(), "dense"])
     for arm in options.arms:
         if arm not in known:
             name = "method" if arm == options.method else "compare"
             raise OptionError(name, f"be one of {', '.join(known)}", arm)
+    if options.allocation not in ALLOCATIONS:
+        raise OptionError("allocation", f"be one of {', '.join(ALLOCATIONS)}", options.allocation)
 
 
 def _resolved(options: TrainOptions) -> TrainOptions:
@@ -297,6 +320,7 @@ def _load(options: TrainOptions) -> Dataset:
         seed=options.seed,
         limit_train=options.limit_train,
         limit_test=options.limit_test,
+        context=options.context,
     )
 
 

@@ -11,6 +11,9 @@ from regrow.training.files import read_json
 from regrow.training.job import job_folder
 from regrow.training.options import TrainOptions
 
+SCORES = {"classification": "accuracy", "regression": "R2", "language": "bits per character"}
+"""What the score of a task is called."""
+
 Results = dict[str, list[dict[str, Any]]]
 
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...]
@@ -30,9 +33,9 @@ def format_table(results: Results, task: str) -> str:
 
     Args:
         results: By arm; an arm without a result is said to have diverged.
-        task: ``classification`` or ``regression``.
+        task: ``classification``, ``regression`` or ``language``.
     """
-    name = "accuracy" if task == "classification" else "R2"
+    name = SCORES[task]
     head = ["arm", f"test {name}", *(column[0] for column in _COLUMNS)]
     dense = results.get("dense") or None
     lines = [head]

@@ -32,7 +32,7 @@ class Tuning:
     """The pilots of a run and what they found, kept in ``tuning.json``.
 
     Every arm is trained with every learning rate of the optimizer's grid for the same epochs and
-    the run's first seed, and gets the one with the highest validation score, the lower validation
+    the run's first seed, and gets the one with the best validation score, the lower validation
     loss deciding between equals. The test part is not looked at.
 
     Args:
@@ -79,7 +79,8 @@ class Tuning:
                 self.scores[arm][f"{rate:g}"] = score.score if score else None
                 self.losses[arm][f"{rate:g}"] = score.loss if score else None
                 write_json(self.path, self._record({}))
-        chosen = {arm: self._best(arm) for arm in self.options.arms}
+        rising = dataset.task != "language"
+        chosen = {arm: self._best(arm, rising) for arm in self.options.arms}
         write_json(self.path, self._record(chosen))
         return chosen
 
@@ -110,15 +111,16 @@ class Tuning:
         progress.note(f"{name}: {found} after {trainer.epoch} epochs")
         return score
 
-    def _best(self, arm: str) -> float:
+    def _best(self, arm: str, rising: bool) -> float:
         best: Score | None = None
         chosen = None
         for rate in self.grid:
             score, loss = self.scores[arm][f"{rate:g}"], self.losses[arm][f"{rate:g}"]
             if score is None or loss is None:
                 continue
-            if Score(loss, score).better_than(best):
-                best, chosen = Score(loss, score), rate
+            found = Score(loss, score, rising)
+            if found.better_than(best):
+                best, chosen = found, rate
         if chosen is None:
             rates = ", ".join(f"{rate:g}" for rate in self.grid)
             raise RunError(

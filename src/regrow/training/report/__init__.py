@@ -71,7 +71,7 @@ def render(run: Run, figures: Path) -> str:
         return tag("figure", Html(svg), tag("figcaption", caption) if caption else None)
 
     builders: list[tuple[str, str, Callable[[], Html | None]]] = [
-        ("compare", "Side by side", lambda: _compare(run)),
+        ("compare", "Side by side", lambda: _compare(run, show)),
         ("learning", "Learning curves", lambda: _curves(run, show)),
         ("layers", "Layer by layer", lambda: inside.layers(run)),
         ("topology", "Degrees and values", lambda: inside.topology(run, show)),
@@ -121,10 +121,12 @@ def _head(run: Run) -> Html:
     )
 
 
-def _compare(run: Run) -> Html | None:
+def _compare(run: Run, show: Callable[[Picture, str], Html]) -> Html | None:
     if not run.trainings:
         return None
-    return join([comparison.arm_table(run), comparison.tuning(run)])
+    panels = [show(figure, "") for figure in gallery.trade_offs(run)]
+    grid = tag("div", *panels, class_="grid two") if panels else None
+    return join([grid, comparison.arm_table(run), comparison.tuning(run)])
 
 
 def _curves(run: Run, show: Callable[[Picture, str], Html]) -> Html | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN_LAYERS = 6
 SHOWN_MAPS = 6
 _LOWEST_R2 = -0.5
+_FEW = 3  # arms that curves alone set side by side
 _CLOSE = 0.05  # final scores further apart are no race
 
 Seeds = dict[str, list[tuple[list[float], list[float]]]]
@@ -46,7 +47,8 @@ def colours(run: Run) -> dict[str, str]:
 
     def rank(arm: str) -> tuple[bool, float]:
         score = run.mean(arm, "test_score")
-        return arm not in (run.main, "dense"), -(score if score is not None else -math.inf)
+        worse = math.inf if score is None else -score if run.rising else score
+        return arm not in (run.main, "dense"), worse
 
     given = pictures.arm_colours(sorted(run.arms, key=rank))
     return {arm: given[arm] for arm in run.arms}
@@ -76,10 +78,57 @@ def learning_curves(run: Run) -> list[Picture]:
                 x_label=x_label,
                 colours=colours(run),
                 percent=kind == "score" and run.classifies,
-                floor=_LOWEST_R2 if kind == "score" and not run.classifies else None,
+                floor=_LOWEST_R2 if kind == "score" and run.task == "regression" else None,
             )
             found.append(Picture(f"{kind}-by-{axis}", figure, _ends(run, lines, title, x_label)))
     return found
+
+
+def trade_offs(run: Run) -> list[Picture]:
+    """Score against seconds and against FLOPs of training, a mark for each of many arms."""
+    if len(run.arms) <= _FEW:
+        return []
+    name = score_name(run)
+    name = name[0].upper() + name[1:]
+    found = []
+    for key, x_label, title in (
+        ("seconds", "seconds of training", "time"),
+        ("flops", "FLOPs of training", "arithmetic"),
+    ):
+        marks = {
+            arm: [
+                (_total(training, key), score)
+                for training in run.of(arm)
+                if training.finished and (score := training.get("test_score")) is not None
+            ]
+            for arm in run.arms
+        }
+        marks = {arm: seeds for arm, seeds in marks.items() if seeds}
+        if not marks:
+            continue
+        figure = pictures.trade_off(
+            marks,
+            title=f"{name} and {title}",
+            subtitle="test, last epoch · mean and deviation over seeds",
+            x_label=x_label,
+            colours=colours(run),
+            percent=run.classifies,
+        )
+        means = {arm: np.mean(seeds, axis=0) for arm, seeds in marks.items()}
+        said = ", ".join(
+            f"{arm} {wording.score(score, classifies=run.classifies)} after {wording.count(cost)}"
+            for arm, (cost, score) in means.items()
+        )
+        said = f"{name} after {x_label}: {said}."
+        found.append(Picture(f"score-and-{key}", figure, said))
+    return found
+
+
+def _total(training: Training, key: str) -> float:
+    """Seconds of a whole training, or its FLOPs."""
+    if key == "seconds":
+        return float(np.nansum(training.column("seconds")))
+    return training.get("flops_training_total") or math.nan
 
 
 def exploration(run: Run) -> list[Picture]:
@@ -268,17 +317,21 @@ def race(run: Run) -> str:
         return ""
     known = {arm: curve for arm, curve in means.items() if curve is not None}
     ends = [float(score[-1]) for _, score in known.values()]
-    goal = min(float(np.nanmax(score)) for _, score in known.values())
+    sign = 1 if run.rising else -1
+    goal = min(float(np.nanmax(sign * score)) for _, score in known.values())
     if not abs(ends[0] - ends[1]) <= _CLOSE:
         return ""
     times = {
-        arm: float(seconds[int(np.flatnonzero(score >= goal)[0])])
+        arm: float(seconds[int(np.flatnonzero(sign * score >= goal)[0])])
         for arm, (seconds, score) in known.items()
     }
     mine, reference = times[run.main], times[run.twin]
-    shown = wording.score(goal, classifies=run.classifies, digits=score_digits(run))
+    shown = wording.score(sign * goal, classifies=run.classifies, digits=score_digits(run))
+    scored = f"A test {score_name(run)} of {shown} is"
+    if run.task == "language":
+        scored = f"In the test, {shown} bits per character are"
     return (
-        f"A test {score_name(run)} of {shown} is first reached by {run.main} after "
+        f"{scored} first reached by {run.main} after "
         f"{wording.duration(mine)} of training and by {run.twin} after "
         f"{wording.duration(reference)}."
     )

@@ -16,6 +16,8 @@ QUANTITIES = {
 
 def score_name(run: Run) -> str:
     """What the score is called."""
+    if run.task == "language":
+        return "bits per character"
     return "accuracy" if run.classifies else "R²"
 
 
@@ -56,7 +58,9 @@ def headline(run: Run) -> str:
     if result is None:
         return f"{opening}: no finite test score, the training diverged"
     text = f"{opening}: {show_spread(run, result)} test {score_name(run)}"
-    if not run.classifies:
+    if run.task == "language":
+        text = f"{opening}: {show_spread(run, result)} bits per character in the test"
+    elif not run.classifies:
         text = f"{opening}: test R² {show_spread(run, result)}"
     if run.twin:
         text += f" (dense twin: {show_spread(run, run.spread(run.twin, 'test_score'))})"
@@ -115,9 +119,12 @@ def _score_difference(run: Run, twin: str) -> str:
     size = f"{100 * abs(gap):.{digits}f} points" if run.classifies else f"{abs(gap):.3f}"
     if float(size.split()[0]) == 0:
         return "The sparse network and its dense twin score the same."
-    told = (
-        f"The sparse network scores {size} {'higher' if gap > 0 else 'lower'} than its dense twin"
-    )
+    if run.task == "language":
+        told = f"The sparse network needs {size} bits {'more' if gap > 0 else 'fewer'} a character"
+        told += " than its dense twin"
+    else:
+        side = "higher" if gap > 0 else "lower"
+        told = f"The sparse network scores {size} {side} than its dense twin"
     if mine.deviation is None or reference.deviation is None:
         return f"{told}{'; with so few seeds that can be chance' if abs(gap) < 0.02 else ''}."
     noise = max(mine.deviation, reference.deviation)

@@ -159,9 +159,19 @@ class Run:
         return "dense" if self.main != "dense" and self.of("dense") else None
 
     @property
+    def task(self) -> str:
+        """What is learned; classification if it is not known."""
+        return str(self.dataset.get("task", "classification"))
+
+    @property
     def classifies(self) -> bool:
-        """Whether the score is an accuracy; otherwise it is R squared."""
-        return bool(self.dataset.get("task") != "regression")
+        """Whether the score is an accuracy; otherwise it is R squared or bits per character."""
+        return self.task not in ("regression", "language")
+
+    @property
+    def rising(self) -> bool:
+        """Whether a higher score is a better one."""
+        return self.task != "language"
 
     @property
     def n_done(self) -> int:
