@@ -7,9 +7,11 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import regrow
 from regrow import SparseLinear, densify, sparsify
+from regrow.topology import NofM
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -136,15 +138,90 @@ def test_dtype_mode_compute_and_frozen_parameters_are_kept() -> None:
     assert not model[0].training
 
 
-def test_attention_is_left_alone() -> None:
-    block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
-    sparsify(block, 0.5)
-    assert list(regrow.sparse_layers(block)) == ["linear1", "linear2"]
-    assert type(block.self_attn.out_proj).__name__ == "NonDynamicallyQuantizableLinear"
-    x = torch.randn(2, 3, 8)
-    assert block(x).shape == x.shape
-    block.eval()
-    assert block(x).shape == x.shape
+def test_hooks_stay_and_their_handles_still_remove_them() -> None:
+    model, seen = mlp(), []
+    before = model[0].register_forward_pre_hook(lambda *_: seen.append("before"))
+    after = model[0].register_forward_hook(lambda *_: seen.append("after"))
+    back = model[0].register_full_backward_hook(lambda *_: seen.append("back"))
+    x = torch.ones(3, 20, requires_grad=True)
+    for change in (lambda: sparsify(model, 0.2), lambda: densify(model)):
+        change()
+        model(x).sum().backward()
+        assert seen == ["before", "after", "back"]
+        seen.clear()
+    for handle in (before, after, back):
+        handle.remove()
+    model(x).sum().backward()
+    assert seen == []
+
+
+def test_the_bias_itself_moves_so_what_shares_it_still_does() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    model[1].bias = model[0].bias
+    bias = model[0].bias
+    sparsify(model, 0.5)
+    assert model[0].bias is model[1].bias is bias
+    densify(model)
+    assert model[0].bias is model[1].bias is bias
+
+
+class Plain(nn.Linear):
+    """Computes as a linear layer does."""
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_subclass_is_replaced_unless_it_computes_in_a_way_of_its_own() -> None:
+    model = sparsify(nn.Sequential(Plain(6, 6), Doubled(6, 6)), 0.5)
+    assert list(regrow.sparse_layers(model)) == ["0"]
+    assert type(model[1]) is Doubled
+
+
+def test_globs_meet_weights_inside_a_layer() -> None:
+    model = sparsify(nn.ModuleDict({"rnn": nn.GRU(4, 8)}), 0.3, exclude="*.hidden")
+    assert list(regrow.sparse_layers(model)) == ["rnn.cells.0.input"]
+    model = sparsify(nn.ModuleDict({"rnn": nn.GRU(4, 8)}), 0.3, include="rnn.cells.0.hidden")
+    assert list(regrow.sparse_layers(model)) == ["rnn.cells.0.hidden"]
+
+
+def test_topologies_may_be_given() -> None:
+    topology = regrow.Topology((30, 20), torch.arange(7))
+    model = sparsify(mlp(), topologies={"0": topology}, values="keep")
+    assert model[0].topology == topology
+    assert type(model[3]) is nn.Linear
+
+
+def test_patterns_reach_every_layer() -> None:
+    model = sparsify(mlp(), 0.2, pattern="fan-in", generator=seeded())
+    for layer in regrow.sparse_layers(model).values():
+        assert layer.topology.degrees()[0].unique().numel() == 1
+    model = sparsify(mlp(), pattern=NofM(2, 5), generator=seeded())
+    for layer in regrow.sparse_layers(model).values():
+        assert (layer.topology.mask().unflatten(1, (-1, 5)).sum(-1) == 2).all()
+
+
+def test_a_full_layer_may_be_sparse_too() -> None:
+    dense = mlp()
+    weight = dense[0].weight.detach().clone()
+    model = sparsify(dense, 1.0, full="sparse")
+    assert list(regrow.sparse_layers(model)) == ["0", "3"]
+    assert torch.equal(model[0].weight, weight)
+
+
+def test_on_the_meta_device_places_are_real() -> None:
+    with torch.device("meta"):
+        model = mlp()
+    sparsify(model, 0.2, generator=seeded())
+    assert model[0].values.device.type == model[0].bias.device.type == "meta"
+    assert model[0].topology == sparsify(mlp(), 0.2, generator=seeded())[0].topology
+    model.to_empty(device="cpu")
+    trained = sparsify(mlp(), 0.3)  # another topology, taken over with the values
+    model.load_state_dict(trained.state_dict())
+    x = torch.randn(3, 20)
+    assert torch.equal(model(x), trained(x))
 
 
 @pytest.mark.parametrize(
@@ -189,30 +266,34 @@ def test_a_model_without_such_layers_is_refused() -> None:
         sparsify(nn.Sequential(nn.ReLU()), 0.5)
 
 
-def test_tied_weights_are_refused_unless_both_are_excluded() -> None:
-    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
-    model[2].weight = model[0].weight
-    sentence = "parameter 2.weight is tied to 0.weight; exclude both layers from sparsify"
-    for exclude in ((), ("0",), ("2",)):
-        with pytest.raises(ValueError, match=re.escape(sentence)):
-            sparsify(model, 0.5, exclude=exclude)
-    sparsify(model, 0.5, exclude=("0", "2"))
-    assert list(regrow.sparse_layers(model)) == ["1"]
+def test_a_weight_that_is_not_a_parameter_of_its_own_is_refused() -> None:
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+    pruned = prune.l1_unstructured(nn.Linear(6, 6), "weight", 0.5)
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        old = nn.utils.weight_norm(nn.Linear(6, 6))
+    for layer in (normed, pruned, old):
+        model = nn.Sequential(nn.Linear(6, 6), layer)
+        sentence = "layer 1: weight must be a parameter of its own, got one that is computed by a"
+        with pytest.raises(ValueError, match=sentence):
+            sparsify(model, 0.5)
+        assert list(regrow.sparse_layers(sparsify(model, 0.5, exclude="1"))) == ["0"]
 
 
-def test_a_weight_tied_to_an_embedding_is_refused() -> None:
-    model = nn.ModuleDict({"embed": nn.Embedding(6, 4), "head": nn.Linear(4, 6)})
-    model["head"].weight = model["embed"].weight
+def test_a_lazy_layer_is_refused_until_it_has_a_shape() -> None:
+    model = nn.Sequential(nn.LazyLinear(6))
     with pytest.raises(
-        ValueError, match=re.escape("parameter head.weight is tied to embed.weight")
+        ValueError, match="layer 0: weight must have a shape, got one that is still"
     ):
         sparsify(model, 0.5)
+    model(torch.ones(1, 4))
+    assert list(regrow.sparse_layers(sparsify(model, 0.5))) == ["0"]
 
 
-def test_one_module_at_two_paths_is_refused() -> None:
-    layer = nn.Linear(6, 6)
-    with pytest.raises(ValueError, match=re.escape("parameter 2.weight is tied to 0.weight")):
-        sparsify(nn.Sequential(layer, nn.ReLU(), layer), 0.5)
+def test_verbose_prints_what_became_of_each_weight(capsys: pytest.CaptureFixture[str]) -> None:
+    model = sparsify(Net(), 0.3, exclude="head", verbose=True)
+    assert capsys.readouterr().out == f"{regrow.layers.describe(model)}\n"
+    sparsify(Net(), 0.3)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_sparse_model_is_refused() -> None:

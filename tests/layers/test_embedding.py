@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import regrow
 from regrow import SparseEmbedding, Topology
-from regrow.evolution.scores import Candidates, Site
+from regrow.evolution import Candidates, Site
 from regrow.kernels import capture
 
 COMPUTES = ("csr", "dense", "auto")

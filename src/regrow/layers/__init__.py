@@ -2,11 +2,14 @@
 
 from regrow.layers import convert_recurrent  # noqa: F401 - makes its modules known to sparsify
 from regrow.layers.align import align
-from regrow.layers.base import SparseLayer, sparse_layers
+from regrow.layers.attention import SparseMultiheadAttention
+from regrow.layers.base import SparseLayer, sparse_layers, tie
 from regrow.layers.conv import SparseConv1d, SparseConv2d, SparseConv3d
 from regrow.layers.convert import densify, sparsify
+from regrow.layers.describe import describe
 from regrow.layers.embedding import SparseEmbedding
 from regrow.layers.linear import SparseLinear
+from regrow.layers.projection import SparseProjection
 from regrow.layers.recurrent import SparseGRU, SparseLSTM, SparseRNN
 
 __all__ = [
@@ -18,9 +21,13 @@ __all__ = [
     "SparseLSTM",
     "SparseLayer",
     "SparseLinear",
+    "SparseMultiheadAttention",
+    "SparseProjection",
     "SparseRNN",
     "align",
     "densify",
+    "describe",
     "sparse_layers",
     "sparsify",
+    "tie",
 ]

@@ -35,11 +35,12 @@ class SparseLayer(nn.Module, ABC):
     values: nn.Parameter
     topology: Topology
     row_groups: Mapping[str, slice] = MappingProxyType({})
+    _tied: tuple[SparseLayer, ...] = ()
 
     def __init__(self, topology: Topology, values: Tensor, compute: str) -> None:
         super().__init__()
-        self.topology = topology.to(values.device)
         self.values = nn.Parameter(values)
+        self._place(topology)
         self.compute = compute
 
     @property
@@ -75,7 +76,14 @@ class SparseLayer(nn.Module, ABC):
     @property
     def closed(self) -> Tensor | None:
         """Flat positions at which there must never be a connection, rising; None if all may."""
-        return None
+        parts = [layer._closed() for layer in (self, *self._tied)]
+        found = [part for part in parts if part is not None]
+        return torch.cat(found).unique() if found else None
+
+    @property
+    def tied(self) -> tuple[SparseLayer, ...]:
+        """Other layers that share ``values`` and ``topology`` with this one; see ``tie``."""
+        return self._tied
 
     def situation(self, x: Tensor) -> dispatch.Situation:
         """Where ``auto`` files its decision on training steps with inputs like this one."""
@@ -87,7 +95,7 @@ class SparseLayer(nn.Module, ABC):
 
         The parameter is kept, and written in place, where the number of connections stays; else
         it is replaced by a new one, which an optimiser must then be told about (``Evolution``
-        does).
+        does). Tied layers change along.
 
         Args:
             topology: Same shape as now.
@@ -106,13 +114,16 @@ class SparseLayer(nn.Module, ABC):
                 f"values of {type(self).__name__} must have shape ({topology.nnz},), "
                 f"got {tuple(values.shape)}"
             )
-        self.topology = topology.to(self.values.device)
+        for layer in (self, *self._tied):
+            layer._check_topology(topology)
+        self._place(topology)
         if values.shape == self.values.shape:
             with torch.no_grad():
                 self.values.copy_(values)
         else:
             values = values.detach().to(self.values)
             self.values = nn.Parameter(values, requires_grad=self.values.requires_grad)
+        self._share()
 
     def operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Index tensors of the operator; without the column order where it is not used."""
@@ -183,8 +194,26 @@ class SparseLayer(nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLayer:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.topology = self.topology.to(self.values.device)
+        self._place(self.topology)
+        self._share()
         return self
+
+    def _place(self, topology: Topology) -> None:
+        """Take over a topology, on the device of the values; on the CPU where that is none."""
+        device = self.values.device
+        self.topology = topology.to("cpu" if device.type == "meta" else device)
+
+    def _share(self) -> None:
+        """Give tied layers what this one has now."""
+        for layer in self._tied:
+            layer.topology, layer.values = self.topology, self.values
+
+    def _closed(self) -> Tensor | None:
+        """What this layer itself adds to ``closed``."""
+        return None
+
+    def _check_topology(self, topology: Topology) -> None:
+        """Refuse a topology of the right shape that this layer cannot have."""
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -223,6 +252,8 @@ class SparseLayer(nn.Module, ABC):
         super()._load_from_state_dict(
             rest, prefix, dict(local_metadata), strict, missing_keys, unexpected_keys, error_msgs
         )
+        self._place(self.topology)  # where values were not copied but assigned, their device counts
+        self._share()
 
     def _take_topology(
         self, shape: Tensor, indptr: Tensor, indices: Tensor, values: Tensor
@@ -235,13 +266,15 @@ class SparseLayer(nn.Module, ABC):
         topology = Topology.from_csr(self.topology.shape, indptr.clone(), indices.clone())
         if values.shape != (topology.nnz,):
             raise ValueError(f"values must have shape ({topology.nnz},), got {tuple(values.shape)}")
+        for layer in (self, *self._tied):
+            layer._check_topology(topology)
         if topology.nnz != self.topology.nnz:
             # Loading keeps the parameter's identity, so that an optimiser made before still holds
             # it; no graph is alive at that time that could see its size change.
             self.values.data = self.values.new_empty(topology.nnz)
             self.values.grad = None
         if topology != self.topology:
-            self.topology = topology.to(self.values.device)
+            self._place(topology)
 
 
 def given_topology(
@@ -268,8 +301,46 @@ def given_topology(
     return topology
 
 
+def tie(first: SparseLayer, *others: SparseLayer) -> None:
+    """Make layers share one weight from now on, as an embedding and an output head may.
+
+    They have the values and topology of the first, now and after every change of either; an
+    optimiser sees one parameter, ``sparse_layers`` and ``Evolution`` see one layer, and deep
+    copies are tied to each other.
+
+    Args:
+        first: Layer whose values and topology all have from now on.
+        *others: Layers with a weight of the same shape.
+
+    Raises:
+        ValueError: The shapes differ, or a layer cannot have the topology of the first.
+
+    Example:
+        >>> import regrow
+        >>> table = regrow.SparseEmbedding(100, 16, density=0.1)
+        >>> head = regrow.SparseLinear(16, 100, bias=False, density=0.1)
+        >>> tie(table, head)
+        >>> head.values is table.values, head.topology is table.topology
+        (True, True)
+    """
+    together = dict.fromkeys((first, *first._tied))
+    for layer in others:
+        if layer.topology.shape != first.topology.shape:
+            raise ValueError(
+                f"weights of tied layers must have one shape, got {tuple(first.topology.shape)} "
+                f"and {tuple(layer.topology.shape)}"
+            )
+        layer._check_topology(first.topology)
+        together |= dict.fromkeys((layer, *layer._tied))
+    for layer in together:
+        layer._tied = tuple(other for other in together if other is not layer)
+    first._share()
+
+
 def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
     """All sparse layers of a model by path, in the order of ``named_modules``.
+
+    Layers that are tied, and so share one weight, are there once, at the first path.
 
     Example:
         >>> import regrow
@@ -277,7 +348,11 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
         >>> list(sparse_layers(model))
         ['0']
     """
-    return {path: m for path, m in model.named_modules() if isinstance(m, SparseLayer)}
+    found: dict[int, tuple[str, SparseLayer]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, SparseLayer):
+            found.setdefault(id(module.values), (path, module))
+    return dict(found.values())
 
 
 def uniform(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from regrow.kernels import convolution, dense_convolution, dispatch
 from regrow.kernels.geometry import Geometry
 from regrow.layers.base import SparseLayer, given_topology
-from regrow.layers.conversion import Start, register
+from regrow.layers.conversion import Start, register, take_bias, take_weight
 from regrow.topology import Topology
 
 Sizes = int | Sequence[int]
@@ -243,8 +243,13 @@ def _sizes(name: str, what: str, sizes: Sizes, axes: int, least: int) -> tuple[i
 
 
 class _ConvConversion:
+    layout = None
+
     def __init__(self, dense: type[nn.Module], sparse: type[_SparseConv]) -> None:
         self._dense, self._sparse = dense, sparse
+
+    def parameters(self, module: nn.Conv2d) -> tuple[str]:
+        return ("weight",)
 
     def shapes(self, module: nn.Conv2d) -> dict[str, tuple[int, ...]]:
         if module.padding_mode != "zeros":
@@ -272,14 +277,8 @@ class _ConvConversion:
             device=module.weight.device,
             dtype=module.weight.dtype,
         )
-        kept = start.kept(module.weight, topologies[""])
-        if kept is not None:
-            with torch.no_grad():
-                layer.values.copy_(kept)
-                if module.bias is not None and layer.bias is not None:
-                    layer.bias.copy_(module.bias)
-        layer.values.requires_grad_(module.weight.requires_grad)
-        _freeze_bias_as(module, layer)
+        take_weight(layer, module.weight, topologies[""], start)
+        take_bias(layer, module, start)
         return layer
 
     def dense(self, layer: _SparseConv) -> nn.Module:
@@ -297,16 +296,9 @@ class _ConvConversion:
         )
         with torch.no_grad():
             dense.weight.copy_(layer.weight)
-            if layer.bias is not None and dense.bias is not None:
-                dense.bias.copy_(layer.bias)
         dense.weight.requires_grad_(layer.values.requires_grad)
-        _freeze_bias_as(layer, dense)
+        take_bias(dense, layer)
         return dense
-
-
-def _freeze_bias_as(old: nn.Module, new: nn.Module) -> None:
-    if isinstance(old.bias, nn.Parameter) and isinstance(new.bias, nn.Parameter):
-        new.bias.requires_grad_(old.bias.requires_grad)
 
 
 for _dense, _sparse in (

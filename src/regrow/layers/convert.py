@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
-from regrow.layers.base import SparseLayer
-from regrow.layers.conversion import CONVERSIONS, DENSIFIERS, Start, StartValues
-from regrow.topology import allocate, random_topology
+from regrow.layers.base import SparseLayer, tie
+from regrow.layers.choose import Globs, Target, choose, join
+from regrow.layers.conversion import DENSIFIERS, Start, StartValues, succeed
+from regrow.layers.describe import describe
+from regrow.layers.fused_paths import settle_fused_paths
+from regrow.layers.row_groups import Groups, drawn_by_part, row_groups
+from regrow.topology import Topology, allocate
 from regrow.topology.allocation import Allocation, Given
+from regrow.topology.initial import Pattern, pattern_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -23,39 +27,60 @@ def sparsify(
     density: float | None = None,
     *,
     epsilon: float | None = None,
+    topologies: Mapping[str, Topology] | None = None,
     allocation: str | Allocation | Given | None = None,
-    include: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = (),
+    pattern: str | Pattern = "random",
+    include: Globs = "*",
+    exclude: Globs = (),
+    groups: Groups | None = None,
+    full: Literal["dense", "sparse"] = "dense",
     values: StartValues = "rescale",
     compute: str = "auto",
     generator: torch.Generator | None = None,
+    verbose: bool = False,
 ) -> Model:
     """Replace the layers of a model by sparse ones, in place.
 
-    Normalisation layers and biases stay as they are. A layer to which the allocation gives every
-    connection stays an ordinary dense one. Call it before the optimiser is made.
+    Normalisation layers and biases stay as they are. Layers that share a weight go on sharing it,
+    as an embedding and an output head may; hooks, mode, dtype, device and frozen parameters are
+    kept. Call it before the optimiser is made.
 
     Args:
         model: Any torch module.
         density: Kept fraction over all replaced layers together, in (0, 1].
         epsilon: Instead of a density, SET's sparsity control: ``epsilon * (n_in + n_out)``
             connections a layer.
+        topologies: Instead of both, the connections themselves, by path of the weight (that of
+            the layer, or such as ``"attention.q_proj"`` where it has several); what is missing
+            stays dense.
         allocation: How the density is shared, as of ``regrow.topology.allocate``: ``erk`` if None.
-        include: Path glob, or several, of the layers to replace, such as ``"encoder.*"``.
-        exclude: Path glob, or several, of layers to leave dense, such as ``"head"``.
+        pattern: Where the connections are, as a name (``random``, ``bernoulli``, ``replacement``,
+            ``small-world``, ``scale-free``, ``fan-in``, ``fan-out``), ``Block(4, 4)``,
+            ``NofM(2, 4)``, which says the density too, or a function of shape and connections.
+        include: Path glob, or several, of the layers to replace, such as ``"encoder.*"``, or of
+            weights inside them, such as ``"*.self_attn.out_proj"``.
+        exclude: Path glob, or several, of what is to stay dense, such as ``"head"``.
+        groups: By path glob, names of parts of a weight, in the order of its rows, that have
+            budgets of their own: ``{"*.c_attn": ["q", "k", "v"]}``, or ``{"*.qkv": {"q": 64, "k":
+            16, "v": 16}}`` where they differ in rows. Every part starts with its share of the
+            connections, and keeps it in an ``Evolution`` with ``scope="gate"``.
+        full: Whether a layer to which the allocation gives every connection stays an ordinary
+            ``dense`` one, or becomes a ``sparse`` one that has them all and can lose some later.
         values: What the values start from: ``rescale`` takes those of the dense layer at the kept
             positions, divided by ``sqrt(density of the layer)`` so that signals keep their size
             in a net that is to be trained from scratch; ``keep`` takes them as they are; ``init``
             draws new ones.
         compute: Of the new layers: ``auto``, ``csr`` or ``dense``.
         generator: CPU generator; torch's default one if None.
+        verbose: Whether to print what became of every weight (``regrow.describe``).
 
     Returns:
         The model (a new layer if the model itself is the layer to replace).
 
     Raises:
         ValueError: Nothing to replace, a glob that meets nothing, a layer that is sparse already,
-            shared between two paths, or a density that is out of reach.
+            whose weight is computed from other parameters, or that shares it with one that stays
+            dense, or a density that is out of reach.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
@@ -68,28 +93,45 @@ def sparsify(
     """
     if values not in ("rescale", "keep", "init"):
         raise ValueError(f"values of sparsify must be rescale, keep or init, got {values!r}")
+    if full not in ("dense", "sparse"):
+        raise ValueError(f"full of sparsify must be dense or sparse, got {full!r}")
     start = Start(values, compute, generator)
-    chosen = _chosen(model, _globs(include), _globs(exclude))
+    targets = choose(model, include, exclude)
     shapes = {
-        weight: shape
-        for path, module in chosen.items()
-        for weight, shape in _weights(path, module).items()
+        join(target.path, name): shape
+        for target in targets
+        for name, shape in target.shapes.items()
     }
-    counts = allocate(shapes, density=density, epsilon=epsilon, allocation=allocation)
-    topologies = {
-        weight: random_topology(shapes[weight], count, generator=generator)
-        for weight, count in counts.items()
-        if count < math.prod(shapes[weight])
-    }
-    for path, module in chosen.items():
+    parts = row_groups(groups or {}, shapes)
+    if topologies is None:
+        pattern = pattern_of(pattern)
+        if density is None and epsilon is None and hasattr(pattern, "density"):
+            density, allocation = pattern.density, "uniform"
+        counts = allocate(shapes, density=density, epsilon=epsilon, allocation=allocation)
+        if full == "dense":
+            counts = {path: n for path, n in counts.items() if n < math.prod(shapes[path])}
+        topologies = {
+            path: drawn_by_part(shapes[path], count, parts.get(path), pattern, generator)
+            for path, count in counts.items()
+        }
+    else:
+        _check_topologies(topologies, shapes, density, epsilon)
+    for target in targets:
         own = {
-            name: topologies[_join(path, name)]
-            for name in CONVERSIONS[type(module)].shapes(module)
-            if _join(path, name) in topologies
+            name: topologies[join(target.path, name)]
+            for name in target.shapes
+            if join(target.path, name) in topologies
         }
         if own:
-            sparse = CONVERSIONS[type(module)].sparse(module, own, start)
-            model = _replaced(model, path, sparse.train(module.training))
+            model = _made_sparse(model, target, own, start)
+    for path, rows in parts.items():
+        layer = model.get_submodule(path)
+        if isinstance(layer, SparseLayer):
+            for tied in (layer, *layer.tied):
+                tied.row_groups = rows
+    settle_fused_paths(model)
+    if verbose:
+        print(describe(model))
     return model
 
 
@@ -109,69 +151,57 @@ def densify(model: Model) -> Model:
         >>> type(dense[0]).__name__, torch.allclose(dense(x), layer(x), atol=1e-6)
         ('Linear', True)
     """
-    done: dict[nn.Module, nn.Module] = {}
+    done: dict[nn.Module, Any] = {}
     inside: tuple[str, ...] = ()
     for path, layer in list(model.named_modules(remove_duplicate=False)):
         if type(layer) in DENSIFIERS and not path.startswith(inside):
             # A module may hold others that are replaced with it, as a recurrent one does.
             inside = (*inside, f"{path}." if path else "")
             if layer not in done:
-                done[layer] = DENSIFIERS[type(layer)].dense(layer).train(layer.training)
+                done[layer] = succeed(DENSIFIERS[type(layer)].dense(layer), layer)
+                for tied in layer.tied if isinstance(layer, SparseLayer) else ():
+                    if tied in done:
+                        done[layer].weight = done[tied].weight
             model = _replaced(model, path, done[layer])
+    settle_fused_paths(model)
     return model
 
 
-def _weights(path: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
-    try:
-        shapes = CONVERSIONS[type(module)].shapes(module)
-    except ValueError as error:
-        raise ValueError(f"layer {path or 'given'}: {error}") from None
-    return {_join(path, name): shape for name, shape in shapes.items()}
-
-
-def _join(path: str, name: str) -> str:
-    return ".".join(part for part in (path, name) if part)
-
-
-def _globs(given: str | Sequence[str]) -> Sequence[str]:
-    return (given,) if isinstance(given, str) else given
-
-
-def _chosen(
-    model: nn.Module, include: Sequence[str], exclude: Sequence[str]
-) -> dict[str, nn.Module]:
-    modules = list(model.named_modules(remove_duplicate=False))
-    for path, module in modules:
-        if isinstance(module, SparseLayer):
-            raise ValueError(f"layer {path or 'given'} is sparse already; densify the model first")
-    known = {path: m for path, m in modules if type(m) in CONVERSIONS}
-    for glob in (*include, *exclude):
-        if not any(fnmatchcase(path, glob) for path in known):
+def _check_topologies(
+    topologies: Mapping[str, Topology],
+    shapes: Mapping[str, tuple[int, ...]],
+    density: float | None,
+    epsilon: float | None,
+) -> None:
+    if density is not None or epsilon is not None:
+        raise ValueError("give sparsify topologies, a density or an epsilon, not several of them")
+    if not topologies:
+        raise ValueError("topologies of sparsify must be of one weight at least, got none")
+    for path, topology in topologies.items():
+        if path not in shapes:
+            raise ValueError(f"topologies of sparsify must be of {', '.join(shapes)}, got {path!r}")
+        if tuple(topology.shape) != shapes[path]:
             raise ValueError(
-                f"path glob {glob!r} meets no layer that can be sparse; the model has "
-                f"{', '.join(known) or 'none'}"
+                f"topology of {path} must have shape {shapes[path]}, got {tuple(topology.shape)}"
             )
-    chosen = {
-        path: layer
-        for path, layer in known.items()
-        if any(fnmatchcase(path, glob) for glob in include)
-        and not any(fnmatchcase(path, glob) for glob in exclude)
-    }
-    if not chosen:
-        raise ValueError("there is no layer to make sparse: all are excluded")
-    _refuse_shared(model, chosen)
-    return chosen
 
 
-def _refuse_shared(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
-    owners: dict[int, str] = {}
-    for path, parameter in model.named_parameters(remove_duplicate=False):
-        first = owners.setdefault(id(parameter), path)
-        pair = {first.rpartition(".")[0], path.rpartition(".")[0]}
-        if first != path and pair & chosen.keys():
-            raise ValueError(
-                f"parameter {path} is tied to {first}; exclude both layers from sparsify"
-            )
+def _made_sparse(
+    model: Model, target: Target, topologies: Mapping[str, Topology], start: Start
+) -> Model:
+    # An embedding may have a row that must be empty, so it comes first among those that share.
+    members = sorted([target, *target.tied], key=lambda t: not isinstance(t.module, nn.Embedding))
+    made: list[Any] = []
+    for member in members:
+        if made:
+            topologies = {"": made[0].topology}
+        layer = member.conversion.sparse(member.module, topologies, start)
+        made.append(succeed(layer, member.module))
+        for path in member.paths:
+            model = _replaced(model, path, layer)
+    if len(made) > 1:
+        tie(*made)
+    return model
 
 
 def _replaced(model: Model, path: str, layer: nn.Module) -> Model:

@@ -21,6 +21,8 @@ _SUFFIXES = {"input": "ih", "hidden": "hh"}
 
 
 class _RecurrentConversion:
+    layout = None
+
     def __init__(self, dense: type[DenseModule], sparse: type[SparseModule]) -> None:
         self._dense, self._sparse = dense, sparse
 
@@ -38,6 +40,15 @@ class _RecurrentConversion:
                 module.num_layers,
                 module.bidirectional,
             )
+        )
+
+    def parameters(self, module: Any) -> tuple[str, ...]:
+        sides = ("", "_reverse") if module.bidirectional else ("",)
+        return tuple(
+            f"weight_{kind}_l{i}{side}"
+            for i in range(module.num_layers)
+            for side in sides
+            for kind in _SUFFIXES.values()
         )
 
     def sparse(self, module: Any, topologies: Mapping[str, Topology], start: Start) -> SparseModule:

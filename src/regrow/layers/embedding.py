@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from regrow.kernels import dispatch, lookup
+from regrow.layers import weight_gradient
 from regrow.layers.base import SparseLayer, given_topology
-from regrow.layers.conversion import Start, register
+from regrow.layers.conversion import Start, register, take_weight
 from regrow.topology import Topology
 from regrow.topology.patterns import free_positions, sample_distinct
 
@@ -93,8 +94,7 @@ class SparseEmbedding(SparseLayer):
         y = lookup.lookup(flat, self.values, *csr, self.embedding_dim, self._compute, training)
         return y.view(*ids.shape, self.embedding_dim)
 
-    @property
-    def closed(self) -> Tensor | None:
+    def _closed(self) -> Tensor | None:
         """Positions of the padding row."""
         if self.padding_idx is None:
             return None
@@ -112,33 +112,14 @@ class SparseEmbedding(SparseLayer):
 
     def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
         """Gradient of rows, from ids ``[batch]`` and output gradient ``[batch, columns]``."""
-        inside = (x >= rows.start) & (x < rows.stop)
-        block = grad.new_zeros(rows.stop - rows.start, grad.shape[1], dtype=self.values.dtype)
-        return block.index_add_(0, x[inside].long() - rows.start, grad[inside].to(block.dtype))
+        return weight_gradient.block(x, grad, rows, self.values.dtype)
 
     def gradient_pairs(self, x: Tensor, grad: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Gradient of the table at single positions: zero in rows that were not looked up."""
-        if not x.numel():
-            return self.values.new_zeros(rows.shape)
-        seen, owner = x.long().unique(return_inverse=True)
-        sums = grad.new_zeros(seen.numel(), grad.shape[1], dtype=self.values.dtype)
-        sums.index_add_(0, owner, grad.to(sums.dtype))
-        place = torch.searchsorted(seen, rows).clamp_(max=seen.numel() - 1)
-        found: Tensor = sums[place, columns] * (seen[place] == rows)
-        return found
+        return weight_gradient.pairs(x, grad, rows, columns, self.values.dtype)
 
-    def set_topology(self, topology: Topology, values: Tensor) -> None:
-        """As of every sparse layer; connections in the padding row are refused."""
-        if topology.shape == self.topology.shape:
-            self._check_padding(topology, self.padding_idx)
-        super().set_topology(topology, values)
-
-    def _take_topology(
-        self, shape: Tensor, indptr: Tensor, indices: Tensor, values: Tensor
-    ) -> None:
-        if indptr.shape == (self.num_embeddings + 1,):
-            self._check_row(indptr, self.padding_idx)
-        super()._take_topology(shape, indptr, indices, values)
+    def _check_topology(self, topology: Topology) -> None:
+        self._check_padding(topology, self.padding_idx)
 
     @classmethod
     def _check_padding(cls, topology: Topology, row: int | None) -> None:
@@ -193,6 +174,11 @@ def _without_row(
 
 
 class _EmbeddingConversion:
+    layout = "rows"
+
+    def parameters(self, module: nn.Embedding) -> tuple[str]:
+        return ("weight",)
+
     def shapes(self, module: nn.Embedding) -> dict[str, tuple[int, ...]]:
         for name in ("max_norm", "scale_grad_by_freq", "sparse"):
             if getattr(module, name):
@@ -216,11 +202,7 @@ class _EmbeddingConversion:
             device=module.weight.device,
             dtype=module.weight.dtype,
         )
-        kept = start.kept(module.weight, topology)
-        if kept is not None:
-            with torch.no_grad():
-                layer.values.copy_(kept)
-        layer.values.requires_grad_(module.weight.requires_grad)
+        take_weight(layer, module.weight, topology, start)
         return layer
 
     def dense(self, layer: SparseEmbedding) -> nn.Embedding:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from regrow.kernels import ops
+from regrow.layers import weight_gradient
 from regrow.layers.base import SparseLayer, given_topology
-from regrow.layers.conversion import Start, register
+from regrow.layers.conversion import Start, register, take_bias, take_weight
 from regrow.topology import Topology
 
 
@@ -95,14 +96,11 @@ class SparseLinear(SparseLayer):
 
     def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
         """Gradient of rows, from input ``[batch, in]`` and output gradient ``[batch, out]``."""
-        dtype = self.values.dtype
-        return grad[:, rows].to(dtype).t() @ x.to(dtype)
+        return weight_gradient.block(x, grad, rows, self.values.dtype)
 
     def gradient_pairs(self, x: Tensor, grad: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Gradient of the weight at single positions: a sampled product."""
-        grad, x = grad.to(self.values.dtype), x.to(self.values.dtype)
-        products: Tensor = ops.sparse_kernels(grad).pair_products(grad, x, rows, columns)
-        return products
+        return weight_gradient.pairs(x, grad, rows, columns, self.values.dtype)
 
     def extra_repr(self) -> str:
         """Sizes, density and compute."""
@@ -114,8 +112,13 @@ class SparseLinear(SparseLayer):
 
 
 class _LinearConversion:
+    layout = "rows"
+
     def shapes(self, module: nn.Linear) -> dict[str, tuple[int, ...]]:
         return {"": tuple(module.weight.shape)}
+
+    def parameters(self, module: nn.Linear) -> tuple[str]:
+        return ("weight",)
 
     def sparse(
         self, module: nn.Linear, topologies: Mapping[str, Topology], start: Start
@@ -130,14 +133,8 @@ class _LinearConversion:
             device=module.weight.device,
             dtype=module.weight.dtype,
         )
-        kept = start.kept(module.weight, topologies[""])
-        if kept is not None:
-            with torch.no_grad():
-                layer.values.copy_(kept)
-                if layer.bias is not None:
-                    layer.bias.copy_(module.bias)
-        layer.values.requires_grad_(module.weight.requires_grad)
-        _freeze_bias_as(module, layer)
+        take_weight(layer, module.weight, topologies[""], start)
+        take_bias(layer, module, start)
         return layer
 
     def dense(self, layer: SparseLinear) -> nn.Linear:
@@ -150,16 +147,9 @@ class _LinearConversion:
         )
         with torch.no_grad():
             dense.weight.copy_(layer.weight)
-            if layer.bias is not None:
-                dense.bias.copy_(layer.bias)
         dense.weight.requires_grad_(layer.values.requires_grad)
-        _freeze_bias_as(layer, dense)
+        take_bias(dense, layer)
         return dense
-
-
-def _freeze_bias_as(old: nn.Linear | SparseLinear, new: nn.Linear | SparseLinear) -> None:
-    if old.bias is not None and new.bias is not None:
-        new.bias.requires_grad_(old.bias.requires_grad)
 
 
 register(nn.Linear, SparseLinear, _LinearConversion())
