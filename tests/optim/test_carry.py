@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+import regrow
 from regrow import Topology
 from regrow.optim import carry_state
-from regrow.optim.carry import STATE_POLICIES
+from regrow.optim.carry import STATE_POLICIES, check_optimizer, unwrapped
 
 old_topology = Topology((3, 4), torch.tensor([1, 2, 8, 11]))
 
@@ -36,7 +37,10 @@ OPTIMIZERS = {
     "nadam": (torch.optim.NAdam, {}),
     "radam": (torch.optim.RAdam, {}),
     "rprop": (torch.optim.Rprop, {"lr": 0.05}),
-    "asgd": (torch.optim.ASGD, {}),
+    "asgd": (torch.optim.ASGD, {"t0": 1}),
+    "adafactor": (torch.optim.Adafactor, {}),
+    "fused-sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "fused": True}),
+    "foreach-adamw": (torch.optim.AdamW, {"foreach": True}),
 }
 
 
@@ -86,11 +90,85 @@ def test_state_of_torchs_optimisers(name: str, change) -> None:
             continue
         assert entry.shape == (change.topology.nnz,)
         assert torch.equal(entry[~change.fresh], before[key][change.keep])
-        assert torch.equal(entry[change.fresh], torch.full((change.grown,), start[key])), key
+        expected = torch.full((change.grown,), start[key])
+        if key == "ax":  # an average of the values starts at the value
+            expected = new.detach()[change.fresh]
+        assert torch.equal(entry[change.fresh], expected), key
         assert (entry is tensors[key]) == stays
     new.grad = torch.ones(change.topology.nnz)
     optimizer.step()  # and it goes on
     assert new.isfinite().all()
+
+
+def test_every_optimiser_of_torch_is_covered_or_refused() -> None:
+    known = {
+        name
+        for name, entry in vars(torch.optim).items()
+        if isinstance(entry, type) and issubclass(entry, torch.optim.Optimizer)
+    }
+    refused = {"LBFGS", "Muon", "SparseAdam"}
+    assert known - {"Optimizer"} == {make.__name__ for make, _ in OPTIMIZERS.values()} | refused
+
+
+def test_lbfgs_is_refused_where_the_topology_changes() -> None:
+    layer = regrow.SparseLinear(6, 4, density=0.5)
+    optimizer = torch.optim.LBFGS(layer.parameters())
+    sentence = (
+        "optimizer of a topology that changes must keep its state parameter by parameter, "
+        "got LBFGS, whose history is over all parameters together"
+    )
+    with pytest.raises(TypeError, match=re.escape(sentence)):
+        check_optimizer(optimizer)
+    check_optimizer(torch.optim.SGD(layer.parameters(), lr=0.1))
+
+
+def test_torch_itself_refuses_values_in_muon_and_dense_gradients_in_sparse_adam() -> None:
+    layer = regrow.SparseLinear(6, 4, bias=False, density=0.5)
+    with pytest.raises(ValueError, match="only supports 2D parameters"):
+        torch.optim.Muon(layer.parameters())
+    optimizer = torch.optim.SparseAdam(layer.parameters())
+    layer(torch.ones(2, 6)).sum().backward()
+    with pytest.raises(RuntimeError, match="does not support dense gradients"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("change", [same_size, larger])
+def test_an_age_of_all_becomes_one_of_each_when_some_are_new(change) -> None:
+    values, optimizer = stepped("adam")
+    optimizer.state[values]["age"] = torch.tensor(3, dtype=torch.int32)
+    new = values if change is same_size else nn.Parameter(torch.zeros(6))
+    carry_state(optimizer, values, new, change, STATE_POLICIES["age"])
+    ages = optimizer.state[new]["age"]
+    assert ages.dtype == torch.int32
+    assert ages.tolist() == [0 if fresh else 3 for fresh in change.fresh.tolist()]
+
+
+def test_an_age_of_all_stays_one_where_none_are_new() -> None:
+    values, optimizer = stepped("adam")
+    optimizer.state[values]["age"] = torch.tensor(3, dtype=torch.int32)
+    new = nn.Parameter(torch.zeros(2))
+    carry_state(optimizer, values, new, smaller, STATE_POLICIES["age"])
+    assert optimizer.state[new]["age"].dim() == 0
+
+
+def test_the_age_policy_refuses_an_optimiser_without_ages() -> None:
+    values, optimizer = stepped("adam")
+    sentence = (
+        "optimiser of body.0 must count the age of connections for state 'age', as LocalAgeAdam "
+        "does, got Adam"
+    )
+    with pytest.raises(TypeError, match=re.escape(sentence)):
+        carry_state(optimizer, values, values, same_size, STATE_POLICIES["age"], path="body.0")
+
+
+def test_the_optimiser_inside_a_wrapper() -> None:
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+    inner = stepped("adam")[1]
+    assert unwrapped(Wrapper(Wrapper(inner))) is inner
+    assert unwrapped(inner) is inner
 
 
 def test_no_state_yet() -> None:

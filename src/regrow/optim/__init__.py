@@ -1,5 +1,9 @@
 """Optimisers under a topology that changes."""
 
+from regrow.optim.average import AveragedModel
 from regrow.optim.carry import carry_state
+from regrow.optim.local_age_adam import LocalAgeAdam
+from regrow.optim.rates import scaled_by_density
+from regrow.optim.snt_asgd import SNTASGD
 
-__all__ = ["carry_state"]
+__all__ = ["SNTASGD", "AveragedModel", "LocalAgeAdam", "carry_state", "scaled_by_density"]
