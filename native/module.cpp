@@ -15,6 +15,7 @@
 #include "convolution.h"
 #include "driver.h"
 #include "isa.h"
+#include "module_structured.h"
 #include "module_topology.h"
 #include "structure.h"
 #include "team.h"
@@ -239,6 +240,7 @@ NB_MODULE(_native, m) {
   m.def("gather", &gather, Unlocked());
   m.def("check_structure", &check_structure, Unlocked());
   regrow::bind_topology(m);
+  regrow::bind_structured(m);
   m.def("isa", [] { return std::string(regrow::isa().name); });
   m.def("use_isa", &regrow::use_isa, "name"_a);
   m.def("use_team", &regrow::use_team, "path"_a);
