@@ -330,6 +330,9 @@ class _AttentionConversion:
             return ("in_proj_weight",)
         return tuple(f"{name}_weight" for name in _PROJECTIONS[:3])
 
+    def weights(self, module: nn.MultiheadAttention) -> dict[str, Tensor]:
+        return {name: part.weight.detach() for name, part in _torch_parts(module).items()}
+
     def sparse(
         self, module: nn.MultiheadAttention, topologies: Mapping[str, Topology], start: Start
     ) -> SparseMultiheadAttention:

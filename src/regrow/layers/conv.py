@@ -251,6 +251,9 @@ class _ConvConversion:
     def parameters(self, module: nn.Conv2d) -> tuple[str]:
         return ("weight",)
 
+    def weights(self, module: nn.Conv2d) -> dict[str, Tensor]:
+        return {"": module.weight.detach()}
+
     def shapes(self, module: nn.Conv2d) -> dict[str, tuple[int, ...]]:
         if module.padding_mode != "zeros":
             raise ValueError(

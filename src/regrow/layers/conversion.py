@@ -58,6 +58,9 @@ class Conversion(Protocol):
     def parameters(self, module: Any) -> Sequence[str]:
         """Names of the parameters of the module that these weights are in."""
 
+    def weights(self, module: Any) -> Mapping[str, Tensor]:
+        """Each weight in its dense shape, by name: views of the parameters, detached."""
+
     def sparse(self, module: Any, topologies: Mapping[str, Topology], start: Start) -> nn.Module:
         """The sparse counterpart; a weight without a topology stays dense."""
 

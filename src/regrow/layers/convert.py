@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -13,11 +12,10 @@ from regrow.layers.base import SparseLayer, tie
 from regrow.layers.choose import Globs, Target, choose, join
 from regrow.layers.conversion import DENSIFIERS, Start, StartValues, succeed
 from regrow.layers.describe import describe
+from regrow.layers.draw import Numbers, Places, drawn
 from regrow.layers.fused_paths import settle_fused_paths
-from regrow.layers.row_groups import Groups, drawn_by_part, row_groups
-from regrow.topology import Topology, allocate
-from regrow.topology.allocation import Allocation, Given
-from regrow.topology.initial import Pattern, pattern_of
+from regrow.layers.row_groups import Groups, row_groups
+from regrow.topology import Topology
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -28,8 +26,8 @@ def sparsify(
     *,
     epsilon: float | None = None,
     topologies: Mapping[str, Topology] | None = None,
-    allocation: str | Allocation | Given | None = None,
-    pattern: str | Pattern = "random",
+    allocation: Numbers = None,
+    pattern: Places = "random",
     include: Globs = "*",
     exclude: Globs = (),
     groups: Groups | None = None,
@@ -54,9 +52,13 @@ def sparsify(
             the layer, or such as ``"attention.q_proj"`` where it has several); what is missing
             stays dense.
         allocation: How the density is shared, as of ``regrow.topology.allocate``: ``erk`` if None.
+            Or a criterion that judges the weights of the dense model (``"magnitude"``, ``Snip``,
+            ``Grasp``, ``SynFlow``): each layer gets as many as it has among the best of all.
         pattern: Where the connections are, as a name (``random``, ``bernoulli``, ``replacement``,
             ``small-world``, ``scale-free``, ``fan-in``, ``fan-out``), ``Block(4, 4)``,
-            ``NofM(2, 4)``, which says the density too, or a function of shape and connections.
+            ``NofM(2, 4)``, which says the density too, or a function of shape and connections. Or
+            a criterion as above: each layer keeps its best, without an allocation as many as it
+            has among the best of all.
         include: Path glob, or several, of the layers to replace, such as ``"encoder.*"``, or of
             weights inside them, such as ``"*.self_attn.out_proj"``.
         exclude: Path glob, or several, of what is to stay dense, such as ``"head"``.
@@ -104,16 +106,18 @@ def sparsify(
     }
     parts = row_groups(groups or {}, shapes)
     if topologies is None:
-        pattern = pattern_of(pattern)
-        if density is None and epsilon is None and hasattr(pattern, "density"):
-            density, allocation = pattern.density, "uniform"
-        counts = allocate(shapes, density=density, epsilon=epsilon, allocation=allocation)
+        topologies = drawn(
+            model,
+            targets,
+            parts,
+            density=density,
+            epsilon=epsilon,
+            allocation=allocation,
+            pattern=pattern,
+            generator=generator,
+        )
         if full == "dense":
-            counts = {path: n for path, n in counts.items() if n < math.prod(shapes[path])}
-        topologies = {
-            path: drawn_by_part(shapes[path], count, parts.get(path), pattern, generator)
-            for path, count in counts.items()
-        }
+            topologies = {path: t for path, t in topologies.items() if t.density < 1}
     else:
         _check_topologies(topologies, shapes, density, epsilon)
     for target in targets:

@@ -51,6 +51,10 @@ class _RecurrentConversion:
             for kind in _SUFFIXES.values()
         )
 
+    def weights(self, module: Any) -> dict[str, torch.Tensor]:
+        names = zip(self.shapes(module), self.parameters(module), strict=True)
+        return {ours: getattr(module, theirs).detach() for ours, theirs in names}
+
     def sparse(self, module: Any, topologies: Mapping[str, Topology], start: Start) -> SparseModule:
         first = next(module.parameters())
         layer = self._sparse(

@@ -179,6 +179,9 @@ class _EmbeddingConversion:
     def parameters(self, module: nn.Embedding) -> tuple[str]:
         return ("weight",)
 
+    def weights(self, module: nn.Embedding) -> dict[str, Tensor]:
+        return {"": module.weight.detach()}
+
     def shapes(self, module: nn.Embedding) -> dict[str, tuple[int, ...]]:
         for name in ("max_norm", "scale_grad_by_freq", "sparse"):
             if getattr(module, name):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from regrow.kernels import ops
+from regrow.kernels import dispatch, ops, structured
 from regrow.layers import weight_gradient
 from regrow.layers.base import SparseLayer, given_topology
 from regrow.layers.conversion import Start, register, take_bias, take_weight
@@ -28,7 +28,8 @@ class SparseLinear(SparseLayer):
         density: Kept fraction of the connections, in (0, 1], placed uniformly at random; rounded
             to a whole number of connections, at least one.
         topology: Instead of a density, the connections: shape ``(out_features, in_features)``.
-        compute: ``auto`` (measured, the default), ``csr`` or ``dense``.
+        compute: ``auto`` (measured, the default), ``csr`` or ``dense``; ``block`` or ``nm`` for a
+            topology that is declared to have such a structure.
         generator: CPU generator for places and values; torch's default one if None.
         device: Of values and bias.
         dtype: Of values and bias, float32 by default.
@@ -49,6 +50,8 @@ class SparseLinear(SparseLayer):
         >>> sum(p.numel() for p in layer.parameters())
         40200
     """
+
+    computes = (*ops.COMPUTES, *structured.COMPUTES)
 
     def __init__(
         self,
@@ -89,10 +92,51 @@ class SparseLinear(SparseLayer):
         x = self._ready(x)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         flat = x.reshape(-1, self.in_features).contiguous()
-        y: Tensor = ops.linear(
-            flat, self.values, self.bias, *self.operands(), self._compute, training
-        )
+        y = self._product(flat, training)
         return y.view(*x.shape[:-1], self.out_features)
+
+    def situation(self, x: Tensor) -> dispatch.Situation:
+        """Where ``auto`` files its decision on training steps with inputs like this one."""
+        form = structured.form_of(self.topology.structure)
+        if form is None:
+            return super().situation(x)
+        flat, nnz = x.reshape(-1, self.in_features), self.topology.nnz
+        return structured.situation(flat, self.out_features, nnz, *form, True)
+
+    def operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Index tensors of the operator; empty where the structure tells all."""
+        if self._compute not in structured.COMPUTES:
+            return super().operands()
+        pointers = torch.empty(0, dtype=torch.int64, device=self.values.device)
+        indices = pointers.to(torch.int32)
+        return pointers, indices, pointers, indices, indices
+
+    def _product(self, x: Tensor, training: bool) -> Tensor:
+        form = structured.form_of(self.topology.structure)
+        given = x, self.values, self.bias, *self.operands()
+        if form is None or self._compute not in ("auto", form.kind):
+            y: Tensor = ops.linear(*given, self._compute, training)
+            return y
+        parts = list(self.topology.parts())
+        return structured.structured(*given, parts, *form, self._compute, training)
+
+    def _place(self, topology: Topology) -> None:
+        super()._place(topology)
+        if self._compute in structured.COMPUTES:
+            self.topology.forget_rows()
+        else:
+            self.topology.parts()
+
+    def _check_compute(self, compute: str, topology: Topology) -> None:
+        if compute not in structured.COMPUTES:
+            return
+        form = structured.form_of(topology.structure)
+        if form is None or form.kind != compute:
+            wanted = "blocks" if compute == "block" else "N of M connections"
+            raise ValueError(
+                f"topology of {type(self).__name__} must be of {wanted} for compute {compute!r}, "
+                f"got {topology.structure or 'one without a structure'}"
+            )
 
     def gradient_block(self, x: Tensor, grad: Tensor, rows: slice) -> Tensor:
         """Gradient of rows, from input ``[batch, in]`` and output gradient ``[batch, out]``."""
@@ -119,6 +163,9 @@ class _LinearConversion:
 
     def parameters(self, module: nn.Linear) -> tuple[str]:
         return ("weight",)
+
+    def weights(self, module: nn.Linear) -> dict[str, Tensor]:
+        return {"": module.weight.detach()}
 
     def sparse(
         self, module: nn.Linear, topologies: Mapping[str, Topology], start: Start

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regrow.layers.conversion import Start, register, take_bias, take_weight
 from regrow.layers.linear import SparseLinear
@@ -47,6 +47,9 @@ class _ProjectionConversion:
 
     def parameters(self, module: nn.Module) -> tuple[str]:
         return ("weight",)
+
+    def weights(self, module: Any) -> dict[str, Tensor]:
+        return {"": module.weight.detach().t()}
 
     def sparse(
         self, module: Any, topologies: Mapping[str, Topology], start: Start
