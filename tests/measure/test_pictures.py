@@ -110,6 +110,24 @@ def test_a_histogram_counts_what_is_finite(values: list[float]) -> None:
     assert counted(figure) == ([number] if number else [])
 
 
+@pytest.mark.parametrize("number", [1, 2, 30])
+def test_names_of_marks_do_not_touch(number: int) -> None:
+    marks = {f"arm-{i}": [(1.0 + i, 0.5), (2.0 + i, 0.5 + 0.01 * (i % 3))] for i in range(number)}
+    axes = pictures.trade_off(marks, title="t", x_label="seconds").axes[0]
+    places = [text.get_position()[1] for text in axes.texts]
+    height = axes.get_position().height * axes.figure.get_figheight()
+    assert sorted(places) == places
+    assert all(0 <= place <= 1 for place in places)
+    assert np.diff(places).min(initial=1) * height > 0.1
+
+
+def test_costs_of_many_sizes_are_on_a_logarithmic_axis() -> None:
+    marks = {"a": [(1e9, 0.5)], "b": [(1e12, 0.7)]}
+    assert pictures.trade_off(marks, title="t", x_label="FLOPs").axes[0].get_xscale() == "log"
+    marks = {"a": [(1e9, 0.5)], "b": [(2e9, 0.7)]}
+    assert pictures.trade_off(marks, title="t", x_label="FLOPs").axes[0].get_xscale() == "linear"
+
+
 def test_updates_mirror_dropped_and_grown() -> None:
     figure = pictures.updates([1, 2], [3, NAN], [3, 5], title="t")
     assert sorted(patch.get_height() for patch in figure.axes[0].patches) == [-3, 0, 3, 5]

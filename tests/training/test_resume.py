@@ -60,7 +60,7 @@ def test_resume_at_a_random_step(make_options: Make, method: str, optimizer: str
         assert all(row["dropped"] == row["grown"] for row in rows)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "adagrad", "local-age-adam", "snt-asgd"])
 def test_resume_with_the_other_optimizers(make_options: Make, optimizer: str) -> None:
     common = {"optimizer": optimizer, "learning_rate": 0.003, "checkpoint_every": 5}
     whole = undisturbed(make_options("whole", **common))

@@ -91,7 +91,12 @@ class JobRunner:
     def _epoch(self, events: Events) -> None:
         self.memory.begin()
         measured: list[Score] = []
-        tally = self.trainer.train_epoch(self._after_step, lambda: measured.extend(self._measure()))
+
+        def measure() -> Score:
+            measured.extend(self._measure())
+            return measured[0]
+
+        tally = self.trainer.train_epoch(self._after_step, measure)
         self.history.saw_peak(self._peak())
         row = self._row(tally, *measured)
         self.metrics.append(row)

@@ -10,7 +10,7 @@ from typing import Any
 from regrow.training.errors import OptionError
 
 MODELS = ("mlp", "convnet", "resnet-20", "transformer", "lstm")
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "local-age-adam", "snt-asgd")
 RATE_SCHEDULES = ("constant", "cosine", "step")
 
 Check = Callable[[Any], bool]

@@ -319,6 +319,29 @@ def test_forty_arms_and_forty_layers(make_run: MakeRun) -> None:
     assert all(f"arm-{i}" in page.text for i in range(38))
 
 
+def test_many_arms_stand_best_first_beside_what_they_cost(make_run: MakeRun) -> None:
+    scores = {"set": 0.5, "dense": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.4, "f": 0.3}
+    run = make_run(arms=list(scores), best=scores, seeds=3)
+    page = report(run)
+    table = page.source[page.source.index("arms many") :]
+    found = re.findall(r'<th scope="row"><i.*?</i>([a-z]+)</th>', table)
+    assert found[: len(scores)] == ["dense", "b", "c", "d", "set", "e", "f"]
+    assert (run / "figures" / "score-and-seconds.png").exists()
+    assert (run / "figures" / "score-and-flops.png").exists()
+    shutil.rmtree(run)
+    few = report(make_run(arms=["set", "dense"]))
+    assert "score-and-seconds" not in few.source
+
+
+def test_text_is_told_of_in_bits(make_run: MakeRun) -> None:
+    run = make_run(best={"set": 0.80, "dense": 0.90}, seeds=3)
+    rewrite(run / "dataset.json", task="language")
+    page = report(run)
+    assert page.headline.startswith("Trained from scratch with 9.3% of the connections: 0.80")
+    assert "bits per character in the test (dense twin: 0." in page.headline
+    assert "bits fewer a character than its dense twin" in page.text
+
+
 def test_damaged_files_are_told_of(make_run: MakeRun) -> None:
     run = make_run(seeds=1)
     with (run / "metrics.jsonl").open("a") as lines:

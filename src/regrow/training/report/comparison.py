@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from regrow.training.report import wording
@@ -13,6 +14,7 @@ from regrow.training.report.run import Run, as_number
 Show = Callable[[float | None], str]
 
 _ROOMY = 6  # arms up to which there is room for every detail of each
+_LESS = ("peak memory", "FLOPs a sample")  # left out where there are more
 
 
 def tiles(run: Run) -> Html | None:
@@ -47,11 +49,15 @@ def arm_table(run: Run) -> Html:
         "an epoch takes",
         "learning rate",
     ]
-    rows = [_arm_row(run, arm) for arm in run.arms if run.of(arm)]
+    many = len(run.arms) > _ROOMY
+    rows = [_arm_row(run, arm) for arm in (_by_score(run) if many else run.arms) if run.of(arm)]
     keep = [
         index
-        for index in range(len(heads))
-        if index == 0 or any(str(row[index]) != wording.MISSING for row in rows)
+        for index, head in enumerate(heads)
+        if index == 0
+        or (
+            any(str(row[index]) != wording.MISSING for row in rows) and not (many and head in _LESS)
+        )
     ]
     return join(
         [
@@ -59,7 +65,7 @@ def arm_table(run: Run) -> Html:
                 "The arms side by side",
                 [heads[index] for index in keep],
                 [[row[index] for index in keep] for row in rows],
-                class_="arms",
+                class_="arms many" if many else "arms",
             ),
             tag("p", _table_note(run), class_="note"),
         ]
@@ -152,8 +158,9 @@ def _bars(run: Run, mine: float, reference: float, whole: float) -> Html:
 
 
 def _arm_row(run: Run, arm: str) -> list[Html]:
+    roomy = len(run.arms) <= _ROOMY
     kept = density(run, arm)
-    share = f"{wording.percent(kept)} of all" if kept is not None else ""
+    share = f"{wording.percent(kept)} of all" if kept is not None and roomy else ""
     parts = [
         f"{wording.size(run.mean(arm, key))} {name}"
         for key, name in (
@@ -161,13 +168,16 @@ def _arm_row(run: Run, arm: str) -> list[Html]:
             ("bytes_indices", "indices"),
             ("bytes_optimizer", "optimizer"),
         )
-        if len(run.arms) <= _ROOMY and run.mean(arm, key)
+        if roomy and run.mean(arm, key)
     ]
     rates = sorted({rate for t in run.of(arm) if (rate := t.get("learning_rate")) is not None})
+    complete = all(training.finished for training in run.of(arm))
+    seeds = _seeds(run, arm) if roomy or not complete else ""
+    tuned = _tuned(run, arm) if roomy else ""
     less, time = ("fewer", "more"), ("faster", "slower")
     return [
         _name(run, arm),
-        _cell(show_spread(run, run.spread(arm, "test_score")), _seeds(run, arm)),
+        _cell(show_spread(run, run.spread(arm, "test_score")), seeds),
         _cell(show_spread(run, run.spread(arm, "test_score_at_best")), ""),
         _quantity(run, arm, "connections", wording.count, less, share),
         _quantity(run, arm, "bytes_total", wording.size, less, *parts),
@@ -175,8 +185,18 @@ def _arm_row(run: Run, arm: str) -> list[Html]:
         _quantity(run, arm, "flops_forward_per_sample", wording.count, less),
         _quantity(run, arm, "flops_training_total", wording.count, less),
         _quantity(run, arm, "seconds_per_epoch", wording.duration, time),
-        _cell(", ".join(f"{rate:g}" for rate in rates) or wording.MISSING, _tuned(run, arm)),
+        _cell(", ".join(f"{rate:g}" for rate in rates) or wording.MISSING, tuned),
     ]
+
+
+def _by_score(run: Run) -> list[str]:
+    """The arms, best first."""
+
+    def worse(arm: str) -> float:
+        score = run.mean(arm, "test_score")
+        return math.inf if score is None else -score if run.rising else score
+
+    return sorted(run.arms, key=worse)
 
 
 def _quantity(
@@ -232,7 +252,8 @@ def _tried(run: Run, tried: dict[str, float | None], rate: object, best: float |
 
 
 def _table_note(run: Run) -> str:
-    text = (
+    text = "Best first. " if len(run.arms) > _ROOMY else ""
+    text += (
         "Test scores are those of the last epoch and of the epoch with the best validation score; "
         "nothing was selected on the test part. Bytes held are those of weights and biases with "
         "their indices and optimizer state. An epoch is the median, training only."
