@@ -20,10 +20,13 @@ if TYPE_CHECKING:
         SparseGRU,
         SparseLinear,
         SparseLSTM,
+        SparseMultiheadAttention,
         SparseRNN,
         densify,
+        describe,
         sparse_layers,
         sparsify,
+        tie,
     )
     from regrow.layers.align import align
     from regrow.topology import Topology
@@ -41,15 +44,18 @@ __all__ = [
     "SparseGRU",
     "SparseLSTM",
     "SparseLinear",
+    "SparseMultiheadAttention",
     "SparseRNN",
     "Topology",
     "__version__",
     "align",
     "densify",
+    "describe",
     "measure",
     "methods",
     "sparse_layers",
     "sparsify",
+    "tie",
 ]
 
 # Public name -> the subpackage that holds it.
@@ -63,14 +69,17 @@ _ROOMS = {
     "SparseGRU": "layers",
     "SparseLSTM": "layers",
     "SparseLinear": "layers",
+    "SparseMultiheadAttention": "layers",
     "SparseRNN": "layers",
     "Topology": "topology",
     "align": "layers",
     "densify": "layers",
+    "describe": "layers",
     "measure": "measure",
     "methods": "evolution",
     "sparse_layers": "layers",
     "sparsify": "layers",
+    "tie": "layers",
 }
 
 
