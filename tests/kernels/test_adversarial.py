@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from regrow import SparseLinear, Topology
-from regrow.kernels import native
+from regrow.kernels import native, native_structured
+from regrow.topology import Block
 
 needs_native = pytest.mark.skipif(not native.available(), reason=native.reason())
 
@@ -127,3 +128,44 @@ def test_a_damaged_checkpoint_is_refused_and_changes_nothing(case: tuple) -> Non
         layer.load_state_dict(state)
     after = layer.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@st.composite
+def damaged_blocks(draw: st.DrawFn) -> tuple[list[Tensor], int]:
+    """The parts of blocks of 2 x 4 with some entries overwritten, and the number of columns."""
+    down, along = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    places = draw(st.sets(st.integers(0, down * along - 1), min_size=1))
+    first = torch.tensor(sorted(places))
+    mask = torch.zeros(down * along)
+    mask[first] = 1
+    mask = mask.view(down, along).repeat_interleave(2, 0).repeat_interleave(4, 1)
+    topology = Topology(mask.shape, mask.flatten().nonzero().flatten()).declare(Block(2, 4))
+    parts = [part.clone() for part in topology.parts()]
+    for _ in range(draw(st.integers(0, 2))):
+        part = parts[draw(st.integers(0, 4))]
+        extremes = FAR if part.dtype == torch.int64 else EXTREMES
+        part[draw(st.integers(0, part.numel() - 1))] = draw(st.sampled_from(extremes))
+    return parts, 4 * along
+
+
+@needs_native
+@given(damaged_blocks(), st.sampled_from([1, 20]))
+def test_blocks_are_refused_or_computed_with(case: tuple, batch: int) -> None:
+    parts, columns = case
+    rows, nnz = 2 * (parts[0].numel() - 1), 8 * parts[1].numel()
+    x, values = torch.ones(batch, columns), torch.ones(nnz)
+    try:
+        y = native_structured.block_forward(x, values, tuple(parts), (2, 4))
+    except ValueError as error:
+        assert str(error).startswith(("indptr[", "indices["))  # noqa: PT017
+    else:
+        assert float(y.sum()) == batch * nnz
+    try:
+        dx, dvalues = native_structured.block_backward(
+            torch.ones(batch, rows), x, values, tuple(parts), (2, 4)
+        )
+    except ValueError as error:
+        assert "must " in str(error)  # noqa: PT017
+    else:
+        assert float(dx.sum()) == batch * nnz
+        assert torch.equal(dvalues, torch.full((nnz,), float(batch)))

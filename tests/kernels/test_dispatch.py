@@ -132,7 +132,7 @@ def test_decisions_survive_json_and_forgetting() -> None:
         ),
         (
             {"compute": "gpu", "reason": "", "milliseconds": {}},
-            "decision for 'a' must be csr or dense, got 'gpu'",
+            "decision for 'a' must be one of csr, dense, block, nm, got 'gpu'",
         ),
         (
             {"compute": "csr", "reason": "", "milliseconds": {"csr": "x"}},

@@ -223,7 +223,7 @@ def test_bad_inputs_are_refused(x: Tensor, error: type, sentence: str, compute: 
         ),
         (
             {"density": 0.5, "compute": "coo"},
-            "compute of SparseLinear must be one of auto, csr, dense, got 'coo'",
+            "compute of SparseLinear must be one of auto, csr, dense, block, nm, got 'coo'",
         ),
     ],
 )

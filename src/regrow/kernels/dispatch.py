@@ -25,6 +25,9 @@ from regrow.kernels import native, remembered
 
 Trials = Mapping[str, Callable[[], object]]
 
+CANDIDATES = ("csr", "dense", "block", "nm")
+"""What a decision may be for."""
+
 # Below this density the dense product loses on a CPU with native kernels at any batch size: it
 # does more than 50 times the work at less than 10 times the speed.
 _CERTAIN_DENSITY = 0.02
@@ -52,6 +55,7 @@ class Situation:
         threads: Threads of torch.
         training: Whether a backward pass is to follow.
         work: What is done with the weight: one product, or what an operator of another kind says.
+        structured: Whether kernels for a structure of the connections are a candidate too.
     """
 
     n_out: int
@@ -63,10 +67,17 @@ class Situation:
     threads: int
     training: bool
     work: str = "product"
+    structured: bool = False
 
     @classmethod
     def of(
-        cls, x: Tensor, n_out: int, nnz: int, training: bool, work: str = "product"
+        cls,
+        x: Tensor,
+        n_out: int,
+        nnz: int,
+        training: bool,
+        work: str = "product",
+        structured: bool = False,
     ) -> Situation:
         """The situation of an input ``[batch, in]`` meeting ``nnz`` connections."""
         return cls(
@@ -79,6 +90,7 @@ class Situation:
             threads=torch.get_num_threads(),
             training=training,
             work=work,
+            structured=structured,
         )
 
     @property
@@ -123,7 +135,7 @@ def choose(situation: Situation, trials: Callable[[], Trials]) -> str:
         trials: Makes the work to time, by compute; called for a new situation only.
 
     Returns:
-        ``csr`` or ``dense``.
+        One of ``CANDIDATES``.
     """
     key = situation.key
     if key not in _decisions:
@@ -167,8 +179,10 @@ def _checked(key: str, entry: Mapping[str, Any]) -> Decision:
             f"decision for {key!r} must have compute, reason and milliseconds, "
             f"got {', '.join(sorted(entry))}"
         )
-    if entry["compute"] not in ("csr", "dense"):
-        raise ValueError(f"decision for {key!r} must be csr or dense, got {entry['compute']!r}")
+    if entry["compute"] not in CANDIDATES:
+        raise ValueError(
+            f"decision for {key!r} must be one of {', '.join(CANDIDATES)}, got {entry['compute']!r}"
+        )
     times = entry["milliseconds"]
     if not isinstance(times, Mapping) or not all(
         isinstance(ms, (int, float)) and math.isfinite(ms) for ms in times.values()
@@ -195,18 +209,27 @@ def _rounded(nnz: int, positions: int) -> int:
 
 
 def _without_trial(situation: Situation) -> Decision | None:
+    if situation.nnz >= situation.n_out * situation.n_in:
+        return Decision("dense", "every position is connected", {})
+    if situation.structured:
+        return None
+    reason = without_dense(situation)
+    if reason is not None:
+        return Decision("csr", reason, {})
+    if situation.device != "cpu":
+        return Decision("dense", f"no sparse kernels for {situation.device}", {})
+    return None
+
+
+def without_dense(situation: Situation) -> str | None:
+    """Why the dense product is no candidate, so that it is not even tried; None if it is one."""
     positions = situation.n_out * situation.n_in
     dense_bytes = positions * torch.empty(0, dtype=getattr(torch, situation.dtype)).itemsize
-    if situation.nnz >= positions:
-        return Decision("dense", "every position is connected", {})
-    if situation.device != "cpu":
-        if dense_bytes > _TRIAL_BYTES:
-            return Decision("csr", f"a dense weight would take {dense_bytes / 2**30:.1f} GiB", {})
-        return Decision("dense", f"no sparse kernels for {situation.device}", {})
     if dense_bytes > _TRIAL_BYTES:
-        return Decision("csr", f"a dense weight would take {dense_bytes / 2**30:.1f} GiB", {})
-    if native.available() and situation.nnz < _CERTAIN_DENSITY * positions:
-        return Decision("csr", f"density below {_CERTAIN_DENSITY}, where csr always wins", {})
+        return f"a dense weight would take {dense_bytes / 2**30:.1f} GiB"
+    fast = native.available() and situation.device == "cpu"
+    if fast and situation.nnz < _CERTAIN_DENSITY * positions:
+        return f"density below {_CERTAIN_DENSITY}, where csr always wins"
     return None
 
 

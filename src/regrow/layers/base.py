@@ -30,12 +30,15 @@ class SparseLayer(nn.Module, ABC):
     Attributes:
         row_groups: Consecutive rows with a name, together all rows, that may have a budget of
             their own, as the gates of a recurrent weight; none in most layers.
+        computes: What ``compute`` may be.
     """
 
     values: nn.Parameter
     topology: Topology
     row_groups: Mapping[str, slice] = MappingProxyType({})
+    computes: tuple[str, ...] = COMPUTES
     _tied: tuple[SparseLayer, ...] = ()
+    _compute: str = "auto"
 
     def __init__(self, topology: Topology, values: Tensor, compute: str) -> None:
         super().__init__()
@@ -45,17 +48,19 @@ class SparseLayer(nn.Module, ABC):
 
     @property
     def compute(self) -> str:
-        """How the layer computes: ``auto``, ``csr`` or ``dense``."""
+        """How the layer computes: one of ``computes``."""
         return self._compute
 
     @compute.setter
     def compute(self, compute: str) -> None:
-        if compute not in COMPUTES:
+        if compute not in self.computes:
             raise ValueError(
-                f"compute of {type(self).__name__} must be one of {', '.join(COMPUTES)}, "
+                f"compute of {type(self).__name__} must be one of {', '.join(self.computes)}, "
                 f"got {compute!r}"
             )
+        self._check_compute(compute, self.topology)
         self._compute = compute
+        self._place(self.topology)
 
     @property
     def density(self) -> float:
@@ -114,6 +119,7 @@ class SparseLayer(nn.Module, ABC):
                 f"values of {type(self).__name__} must have shape ({topology.nnz},), "
                 f"got {tuple(values.shape)}"
             )
+        topology = self._inheriting(topology)
         for layer in (self, *self._tied):
             layer._check_topology(topology)
         self._place(topology)
@@ -203,6 +209,13 @@ class SparseLayer(nn.Module, ABC):
         device = self.values.device
         self.topology = topology.to("cpu" if device.type == "meta" else device)
 
+    def _inheriting(self, topology: Topology) -> Topology:
+        """A topology that takes over the structure of the present one, if it has it too."""
+        structure = self.topology.structure
+        if structure is None or topology.structure is not None:
+            return topology
+        return topology.inheriting(structure)
+
     def _share(self) -> None:
         """Give tied layers what this one has now."""
         for layer in self._tied:
@@ -214,6 +227,10 @@ class SparseLayer(nn.Module, ABC):
 
     def _check_topology(self, topology: Topology) -> None:
         """Refuse a topology of the right shape that this layer cannot have."""
+        self._check_compute(self._compute, topology)
+
+    def _check_compute(self, compute: str, topology: Topology) -> None:
+        """Refuse a compute for which a topology lacks the structure."""
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -264,6 +281,7 @@ class SparseLayer(nn.Module, ABC):
             )
         # The arrays are the caller's; a topology never changes.
         topology = Topology.from_csr(self.topology.shape, indptr.clone(), indices.clone())
+        topology = self._inheriting(topology)
         if values.shape != (topology.nnz,):
             raise ValueError(f"values must have shape ({topology.nnz},), got {tuple(values.shape)}")
         for layer in (self, *self._tied):

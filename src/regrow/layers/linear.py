@@ -117,8 +117,8 @@ class SparseLinear(SparseLayer):
         if form is None or self._compute not in ("auto", form.kind):
             y: Tensor = ops.linear(*given, self._compute, training)
             return y
-        parts = list(self.topology.parts())
-        return structured.structured(*given, parts, *form, self._compute, training)
+        parts = structured.parts_of(self.topology)
+        return structured.structured(*given, *parts, *form, self._compute, training)
 
     def _place(self, topology: Topology) -> None:
         super()._place(topology)

@@ -89,7 +89,7 @@ class NofMStructure(Structure):
 
     def rows_of(self, parts: tuple[Tensor, ...], n_rows: int, columns: int) -> Rows:
         """From the places."""
-        (places,) = parts
+        places = parts[0]
         groups = columns // self.m
         first = torch.arange(groups, dtype=torch.int32, device=places.device) * self.m
         indices = (places.view(-1, groups, self.n) + first[:, None]).reshape(-1)

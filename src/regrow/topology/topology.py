@@ -224,6 +224,12 @@ class Topology:
         declared._csc, declared._structure = self._csc, structure
         return declared
 
+    def inheriting(self, structure: Structure) -> Topology:
+        """The same connections, of which ``structure`` is this one if they have it, else None."""
+        heir = self.trusted(self._shape, *self.csr())
+        heir._csc, heir._claim = self._csc, structure
+        return heir
+
     def parts(self) -> tuple[Tensor, ...]:
         """The few numbers that tell where connections of the structure are, formed once.
 

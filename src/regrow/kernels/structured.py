@@ -1,0 +1,350 @@
+"""The sparse linear map as a torch operator that uses a structure of the connections.
+
+As `ops`, with kernels for blocks and for N of M beside ``csr`` and ``dense``; ``auto`` times all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from regrow.kernels import capture, dispatch, native, native_structured, ops, reference_structured
+from regrow.kernels.operator import differentiable
+from regrow.topology import Topology
+from regrow.topology.structure import BlockStructure, NofMStructure, Structure
+
+Both = tuple[Tensor | None, Tensor | None]
+Tensors = tuple[Tensor, ...]
+
+COMPUTES = ("block", "nm")
+"""What a structure may be computed with, beside what serves any topology."""
+
+
+class Form(NamedTuple):
+    """A structure as kernels take it: its compute, and rows and columns of a block, or N and M."""
+
+    kind: str
+    sizes: tuple[int, int]
+
+
+def form_of(structure: Structure | None) -> Form | None:
+    """The form of a structure that there are kernels for; None for any other, or for none.
+
+    Example:
+        >>> from regrow.topology import Block, FanIn
+        >>> form_of(Block(16, 16))
+        Form(kind='block', sizes=(16, 16))
+        >>> form_of(FanIn(8))
+    """
+    if isinstance(structure, BlockStructure):
+        return Form("block", (structure.rows, structure.columns))
+    if isinstance(structure, NofMStructure) and structure.m <= 256:
+        return Form("nm", (structure.n, structure.m))
+    return None
+
+
+def situation(
+    x: Tensor, n_out: int, nnz: int, kind: str, form: Sequence[int], training: bool
+) -> dispatch.Situation:
+    """Where a decision holds: for this structure only."""
+    work = f"{kind} {form[0]}x{form[1]}"
+    return dispatch.Situation.of(x, n_out, nnz, training, work, structured=True)
+
+
+def _structured(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    part0: Tensor,
+    part1: Tensor,
+    part2: Tensor,
+    part3: Tensor,
+    part4: Tensor,
+    kind: str,
+    form: Sequence[int],
+    compute: str,
+    training: bool,
+) -> Tensor:
+    """Apply a sparse weight whose connections have a structure.
+
+    Args:
+        x: Input ``[batch, in]``. Its dtype is that of the result; it may be of lower precision
+            than the values (autocast), and is then raised where the kernel needs it.
+        values: One value per connection ``[nnz]``, row by row.
+        bias: ``[out]`` or None.
+        indptr: As in ``linear``; may be empty, as the next four, where ``compute`` is ``kind``.
+        indices: As in ``linear``.
+        t_indptr: As in ``linear``.
+        t_indices: As in ``linear``.
+        t_perm: As in ``linear``.
+        part0: Where the connections are, as `Topology.parts` says; empty where that has fewer.
+        part1: The second of them.
+        part2: The third.
+        part3: The fourth.
+        part4: The fifth.
+        kind: ``block`` or ``nm``.
+        form: Rows and columns of a block, or N and M.
+        compute: ``kind`` or ``auto``.
+        training: Whether a backward pass is to follow, so that ``auto`` weighs it too.
+
+    Returns:
+        ``[batch, out]``.
+    """
+    operands = (indptr, indices, t_indptr, t_indices, t_perm)
+    parts = (part0, part1, part2, part3, part4)
+    chosen = _resolve(compute, x, values, operands, parts, kind, form, training)
+    if chosen == "dense":
+        return ops._dense_forward(x, values, bias, indptr, indices)
+    if chosen == "csr":
+        return ops._csr_forward(x, values, bias, indptr, indices)
+    return _forward(x, values, bias, parts, kind, form)
+
+
+def _structured_backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    part0: Tensor,
+    part1: Tensor,
+    part2: Tensor,
+    part3: Tensor,
+    part4: Tensor,
+    kind: str,
+    form: Sequence[int],
+    compute: str,
+    need_x: bool,
+    need_values: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to input and values; one that is not needed is empty.
+
+    Args:
+        grad: Gradient of the result ``[batch, out]``.
+        x: As in ``structured``, and so are the others.
+        values: As there.
+        indptr: As there.
+        indices: As there.
+        t_indptr: As there.
+        t_indices: As there.
+        t_perm: As there.
+        part0: As there.
+        part1: As there.
+        part2: As there.
+        part3: As there.
+        part4: As there.
+        kind: As there.
+        form: As there.
+        compute: As there; ``auto`` takes what the forward pass has measured.
+        need_x: Whether the gradient of the input is wanted.
+        need_values: Whether the gradient of the values is wanted.
+
+    Returns:
+        Gradient of the input ``[batch, in]`` and of the values ``[nnz]``.
+    """
+    operands = (indptr, indices, t_indptr, t_indices, t_perm)
+    parts = (part0, part1, part2, part3, part4)
+    if need_values:
+        capture.record(values, x, grad)
+    chosen = _resolve(compute, x, values, operands, parts, kind, form, True)
+    wanted = need_x, need_values
+    if chosen == "dense":
+        dx, dvalues = ops._dense_backward(grad, x, values, indptr, indices, *wanted)
+    elif chosen == "csr":
+        dx, dvalues = ops._csr_backward(grad, x, values, operands, *wanted)
+    else:
+        dx, dvalues = _backward(grad, x, values, parts, kind, form, *wanted)
+    empty = x.new_empty(0), values.new_empty(0)
+    return empty[0] if dx is None else dx, empty[1] if dvalues is None else dvalues
+
+
+def _forward(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    parts: Tensors,
+    kind: str,
+    form: Sequence[int],
+) -> Tensor:
+    sizes = form[0], form[1]
+    x_, bias_ = x.to(values.dtype), None if bias is None else bias.to(values.dtype)
+    if _is_fast(values, kind):
+        y = native_structured.block_forward(x_, values, parts, sizes, bias_)
+    else:
+        y = reference_structured.forward(x_, values, parts, kind, sizes, bias_)
+    return y.to(x.dtype)
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    parts: Tensors,
+    kind: str,
+    form: Sequence[int],
+    need_x: bool,
+    need_values: bool,
+) -> Both:
+    sizes = form[0], form[1]
+    grad_, x_ = grad.to(values.dtype), x.to(values.dtype)
+    if _is_fast(values, kind):
+        found = native_structured.block_backward(
+            grad_, x_, values, parts, sizes, need_x, need_values
+        )
+    else:
+        found = reference_structured.backward(
+            grad_, x_, values, parts, kind, sizes, need_x, need_values
+        )
+    dx, dvalues = found
+    return (None if dx is None else dx.to(x.dtype)), dvalues
+
+
+def _is_fast(values: Tensor, kind: str) -> bool:
+    return ops.sparse_kernels(values) is native and kind == "block"
+
+
+def _resolve(
+    compute: str,
+    x: Tensor,
+    values: Tensor,
+    operands: Tensors,
+    parts: Tensors,
+    kind: str,
+    form: Sequence[int],
+    training: bool,
+) -> str:
+    """What ``auto`` means here: measured at the first call of a situation, then remembered."""
+    if compute != "auto":
+        return compute
+    n_out, n_in = operands[0].numel() - 1, x.shape[1]
+    here = situation(x, n_out, values.numel(), kind, form, training)
+
+    def trials() -> dict[str, Callable[[], object]]:
+        found = ops._trials(x, values, operands, n_out, n_in, training)
+        if dispatch.without_dense(here) is not None:
+            del found["dense"]
+        if not _is_fast(values, kind):
+            return found
+        grad = x.new_ones(x.shape[0], n_out)
+
+        def own() -> None:
+            _forward(x, values, None, parts, kind, form)
+            if training:
+                _backward(grad, x, values, parts, kind, form, True, True)
+
+        return {**found, kind: own}
+
+    return dispatch.choose(here, trials)
+
+
+def _fake(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    part0: Tensor,
+    part1: Tensor,
+    part2: Tensor,
+    part3: Tensor,
+    part4: Tensor,
+    kind: str,
+    form: Sequence[int],
+    compute: str,
+    training: bool,
+) -> Tensor:
+    sizes = form[0], form[1]
+    n_out = reference_structured.rows_of(x.shape[1], values.shape[0], part0, kind, sizes)
+    return x.new_empty(x.shape[0], n_out)
+
+
+def _backward_fake(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_perm: Tensor,
+    part0: Tensor,
+    part1: Tensor,
+    part2: Tensor,
+    part3: Tensor,
+    part4: Tensor,
+    kind: str,
+    form: Sequence[int],
+    compute: str,
+    need_x: bool,
+    need_values: bool,
+) -> tuple[Tensor, Tensor]:
+    dx = x.new_empty(x.shape) if need_x else x.new_empty(0)
+    dvalues = values.new_empty(values.shape) if need_values else values.new_empty(0)
+    return dx, dvalues
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
+    x, values, bias, *indices, kind, form, compute, _ = inputs
+    ctx.save_for_backward(x, values, *indices)
+    ctx.structure = kind, form, compute
+    ctx.has_bias = bias is not None
+
+
+def _gradients(ctx: Any, grad: Tensor, backward: Callable[..., Any]) -> tuple[Tensor | None, ...]:
+    x, values, *indices = ctx.saved_tensors
+    need_x, need_values, need_bias = ctx.needs_input_grad[:3]
+    dx = dvalues = None
+    if need_x or need_values:
+        dx, dvalues = backward(
+            grad.contiguous(),
+            x,
+            values,
+            *indices,
+            *ctx.structure,
+            need_x,
+            need_values,
+        )
+    dbias = grad.sum(0) if need_bias and ctx.has_bias else None
+    unused = (None,) * 14
+    return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
+
+
+def _flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    return 2 * int(x_shape[0]) * int(values_shape[0])
+
+
+def _backward_flops(  # type: ignore[no-untyped-def]
+    grad_shape, x_shape, values_shape, *args, **kwargs
+) -> int:
+    need_x, need_values = args[-2:]
+    return 2 * int(x_shape[0]) * int(values_shape[0]) * (bool(need_x) + bool(need_values))
+
+
+def parts_of(topology: Topology) -> Tensors:
+    """The five parts that the operator takes."""
+    parts = topology.parts()
+    return *parts, *(parts[0].new_empty(0) for _ in range(5 - len(parts)))
+
+
+structured = differentiable(
+    "structured",
+    _structured,
+    _structured_backward,
+    fakes=(_fake, _backward_fake),
+    flops=(_flops, _backward_flops),
+    setup=_setup_context,
+    gradients=_gradients,
+)
