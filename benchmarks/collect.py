@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from regrow.training.files import read_json
+from regrow.files import read_json
 from regrow.training.options import TrainOptions, option_fields
 
 _PLACES = ("data_dir", "out", "quiet")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from regrow.files import write_atomically, write_json
 from regrow.training import RunError
 from regrow.training.checkpoint import load_checkpoint, read_state, save_checkpoint
-from regrow.training.files import write_atomically, write_json
 
 
 def save(folder: Path, value: int) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from regrow.files import write_atomically
 from regrow.training.errors import RunError
-from regrow.training.files import write_atomically
 
 FORMAT = 1
 

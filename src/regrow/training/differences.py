@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from regrow.files import read_json
 from regrow.training.checkpoint import read_state
-from regrow.training.files import read_json
 
 # Measured on a clock, or by the memory of a process: never twice the same.
 _MEASURED = {"seconds", "seconds_per_epoch", "peak_bytes", "milliseconds", "reason"}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from regrow.files import write_atomically
 from regrow.layers import SparseLayer, sparse_layers
-from regrow.training.files import write_atomically
 from regrow.training.loop import Score, Trainer
 
 _SNAPSHOTS = 8

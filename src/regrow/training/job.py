@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from regrow.data import Dataset
+from regrow.files import write_json
 from regrow.training.checkpoint import load_checkpoint, save_checkpoint, write_state
 from regrow.training.errors import DivergedError, Stopped
-from regrow.training.files import write_json
 from regrow.training.history import History
 from regrow.training.interrupt import Interruption
 from regrow.training.loop import Job, Score, Tally, Trainer

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from regrow.training.files import write_atomically
+from regrow.files import write_atomically
 
 Row = dict[str, Any]
 

@@ -18,9 +18,9 @@ import torch
 import regrow
 from regrow.data import Dataset, load
 from regrow.evolution import methods
+from regrow.files import read_json, write_json
 from regrow.topology.allocation import ALLOCATIONS
 from regrow.training.errors import OptionError, RunError, Stopped
-from regrow.training.files import read_json, write_json
 from regrow.training.fingerprint import fingerprint
 from regrow.training.interrupt import Interruption
 from regrow.training.job import JobRunner, epochs_done, is_done, job_folder

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from regrow.training.files import read_json
+from regrow.files import read_json
 from regrow.training.job import job_folder
 from regrow.training.options import TrainOptions
 

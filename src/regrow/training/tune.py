@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from regrow.data import Dataset
+from regrow.files import read_json, write_json
 from regrow.training.errors import DivergedError, RunError, Stopped
-from regrow.training.files import read_json, write_json
 from regrow.training.interrupt import Interruption
 from regrow.training.loop import Job, Score, Trainer
 from regrow.training.model import Decisions

@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from regrow.files import write_atomically
 from regrow.measure import pictures
-from regrow.training.files import write_atomically
 from regrow.training.report import comparison, gallery, inside, origin
 from regrow.training.report import headline as words
 from regrow.training.report.gallery import Picture
