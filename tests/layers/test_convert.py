@@ -249,7 +249,7 @@ def test_on_the_meta_device_places_are_real() -> None:
         ({"density": 0.1, "allocation": "best"}, "allocation must be one of uniform,"),
         (
             {"density": 0.1, "compute": "gpu"},
-            "compute of SparseLinear must be one of auto, csr, dense, got 'gpu'",
+            "compute of SparseLinear must be one of auto, csr, dense, block, nm, got 'gpu'",
         ),
     ],
 )
