@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import regrow
 from regrow import Evolution, Method
 from regrow.evolution import UpdateRecord
-from regrow.evolution.methods import STARTS
+from regrow.evolution.starts import STARTS
 from regrow.kernels import native, ops, reference
 
 METHODS = sorted(regrow.methods())

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrow import SparseLinear, Topology
-from regrow.evolution import growth
-from regrow.evolution.growth import best_free, grow_best, grow_random
-from regrow.evolution.scores import Candidates, Site
+from regrow.evolution import Candidates, Site, growth
+from regrow.evolution.growth import best_free, best_together, random_together
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -105,7 +104,7 @@ def test_best_over_all_layers_equals_brute_force(data: st.DataObject) -> None:
     def score(site: Site, candidates: Candidates) -> torch.Tensor:
         return tables[int(site.path)][candidates.positions]
 
-    grown = grow_best(sites, [site.topology for site in sites], count, score)
+    grown = best_together(sites, [site.topology for site in sites], count, score)
     found = {(i, int(p)) for i, positions in enumerate(grown) for p in positions}
     assert found == {(i, p) for _, i, p in sorted(free, reverse=True)[:count]}
 
@@ -113,16 +112,16 @@ def test_best_over_all_layers_equals_brute_force(data: st.DataObject) -> None:
 def test_random_growth_of_one_layer_and_of_several() -> None:
     sites = [site_at((3, 4), [0, 1]), site_at((2, 2), [3]), site_at((5, 5), [])]
     taken = [site.topology for site in sites]
-    (alone,) = grow_random(taken[:1], 10, seeded())
+    (alone,) = random_together(taken[:1], 10, seeded())
     assert sorted(alone.tolist()) == list(range(2, 12))
-    together = grow_random(taken, 20, seeded())
+    together = random_together(taken, 20, seeded())
     assert sum(len(grown) for grown in together) == 20
     for grown, topology in zip(together, taken, strict=True):
         assert grown.unique().numel() == grown.numel()
         assert not topology.mask().view(-1)[grown].any()
-    everything = grow_random(taken, 10 + 3 + 25, seeded())
+    everything = random_together(taken, 10 + 3 + 25, seeded())
     assert [len(grown) for grown in everything] == [10, 3, 25]
-    assert [len(grown) for grown in grow_random(taken, 0, seeded())] == [0, 0, 0]
+    assert [len(grown) for grown in random_together(taken, 0, seeded())] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -130,7 +129,7 @@ def test_random_growth_is_uniform(layers: int) -> None:
     taken = [Topology((2, 3), torch.tensor([1, 4])), Topology((2, 2), torch.tensor([0]))][:layers]
     draws, generator, seen = 3000, seeded(3), torch.zeros(2, 6)
     for _ in range(draws):
-        for layer, grown in enumerate(grow_random(taken, 2, generator)):
+        for layer, grown in enumerate(random_together(taken, 2, generator)):
             seen[layer, grown] += 1
     free = torch.tensor([[1, 0, 1, 1, 0, 1], [0, layers == 2, layers == 2, layers == 2, 0, 0]])
     chance = 2 / int(free.sum())

@@ -7,7 +7,8 @@ import torch
 
 import regrow
 from regrow import SparseLinear
-from regrow.evolution.methods import _METHODS, STARTS, Method, Normal, register
+from regrow.evolution.methods import _METHODS, Method, register
+from regrow.evolution.starts import STARTS, Normal
 
 
 def test_the_first_methods_and_their_papers_defaults() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrow import SparseLinear, Topology
-from regrow.evolution import scores
-from regrow.evolution.scores import Candidates, Site, drop_score, grow_score
+from regrow.evolution import Candidates, Site, drop, drop_score, grow, grow_score, scores
+from regrow.kernels.capture import Pass
 
 
 def site_of(values: list[float], shape: tuple[int, int] = (3, 4), compute: str = "csr") -> Site:
@@ -24,19 +24,19 @@ def site_of(values: list[float], shape: tuple[int, int] = (3, 4), compute: str =
 
 
 def test_magnitude() -> None:
-    assert scores.magnitude(site_of([-2.0, 0.5, 0.0])).tolist() == [2.0, 0.5, 0.0]
+    assert drop.magnitude(site_of([-2.0, 0.5, 0.0])).tolist() == [2.0, 0.5, 0.0]
 
 
 def test_sign_split_by_hand() -> None:
     # Positive: 0.1 0.2 0.4 0.8; negative: -0.3 -0.6. Half of each sign is 0.1 0.2 and -0.3.
-    score = scores.sign_split(site_of([0.4, -0.6, 0.1, 0.8, -0.3, 0.2]))
+    score = drop.sign_split(site_of([0.4, -0.6, 0.1, 0.8, -0.3, 0.2]))
     assert set(score.topk(3, largest=False).indices.tolist()) == {2, 4, 5}
     assert score.tolist() == [2.5 / 4, 1.5 / 2, 0.5 / 4, 3.5 / 4, 0.5 / 2, 1.5 / 4]
 
 
 @pytest.mark.parametrize("values", [[1.0], [-1.0], [0.0, 2.0], [-2.0, -1.0]])
 def test_sign_split_with_one_sign_only(values: list[float]) -> None:
-    score = scores.sign_split(site_of(values))
+    score = drop.sign_split(site_of(values))
     assert score.argsort().tolist() == torch.tensor(values).abs().argsort().tolist()
 
 
@@ -46,7 +46,7 @@ def test_sign_split_with_one_sign_only(values: list[float]) -> None:
 )
 def test_sign_split_drops_its_share_of_each_sign(values: list[float], fraction: float) -> None:
     site = site_of(values, (1, 60))
-    score = scores.sign_split(site)
+    score = drop.sign_split(site)
     count = round(fraction * len(values))
     dropped = torch.zeros(len(values), dtype=torch.bool)
     dropped[score.topk(count, largest=False).indices] = True
@@ -59,7 +59,7 @@ def test_sign_split_drops_its_share_of_each_sign(values: list[float], fraction: 
 
 
 def test_random_draws_from_the_evolution() -> None:
-    first, again = (scores.random(site_of([0.0] * 12)) for _ in range(2))
+    first, again = (drop.random(site_of([0.0] * 12)) for _ in range(2))
     assert torch.equal(first, again)
     assert first.unique().numel() == 12
 
@@ -67,11 +67,11 @@ def test_random_draws_from_the_evolution() -> None:
 def test_taylor() -> None:
     site = site_of([2.0, -3.0])
     site.layer.values.grad = torch.tensor([0.5, 4.0])
-    assert scores.taylor(site).tolist() == [1.0, 12.0]
+    assert drop.taylor(site).tolist() == [1.0, 12.0]
     site.layer.values.grad = None
-    sentence = "the taylor drop score in body.0 needs a gradient, got none"
+    sentence = "the score in body.0 needs the gradient of the values, got none"
     with pytest.raises(RuntimeError, match=re.escape(sentence)):
-        scores.taylor(site)
+        drop.taylor(site)
 
 
 def test_candidates_one_by_one_and_in_blocks() -> None:
@@ -94,13 +94,13 @@ def test_gradient_at_candidates_is_the_dense_gradient(compute: str, dtype: torch
     site = site_of([1.0, 2.0, 3.0], compute=compute)
     site.layer.to(dtype)
     pairs = [(torch.randn(n, 4, dtype=dtype), torch.randn(n, 3, dtype=dtype)) for n in (5, 2)]
-    site = Site(site.path, site.layer, site.generator, pairs)
+    site = Site(site.path, site.layer, site.generator, [Pass(*pair) for pair in pairs])
     dense = sum(grad.t() @ x for x, grad in pairs)
     block = Candidates(4, block=slice(1, 3))
     torch.testing.assert_close(site.gradient(block), dense[1:3].reshape(-1))
     single = Candidates(4, positions=torch.tensor([7, 0, 11]))
     torch.testing.assert_close(site.gradient(single), dense.reshape(-1)[[7, 0, 11]])
-    torch.testing.assert_close(scores.gradient(site, single), dense.reshape(-1)[[7, 0, 11]].abs())
+    torch.testing.assert_close(grow.gradient(site, single), dense.reshape(-1)[[7, 0, 11]].abs())
     for x, grad in pairs:  # what was kept is not written to
         assert x.isfinite().all()
         assert grad.isfinite().all()

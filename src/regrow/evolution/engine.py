@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from regrow.evolution import regions
-from regrow.evolution.growth import grow_best, grow_random
-from regrow.evolution.methods import STARTS, Method, methods
+from regrow.evolution.compose import composed, named, scores
+from regrow.evolution.horizon import Horizon
+from regrow.evolution.kept import Kept
+from regrow.evolution.methods import Method
+from regrow.evolution.plot import Plot
+from regrow.evolution.ranks import ALONE, Ranks, is_sharded, synchronize
+from regrow.evolution.ranks import unwrapped as inner_model
 from regrow.evolution.record import LayerUpdate, UpdateRecord
-from regrow.evolution.schedules import Constant
-from regrow.evolution.scores import DROP_SCORES, GROW_SCORES, DropScore, GrowScore, Site
+from regrow.evolution.schedules import Adaptive, Constant
+from regrow.evolution.scores import DropScore
+from regrow.evolution.site import Site
+from regrow.evolution.starts import STARTS
+from regrow.evolution.trackers import together
+from regrow.evolution.update import Decision, Update
 from regrow.kernels import capture
 from regrow.layers import sparse_layers
-from regrow.optim.carry import STATE_POLICIES, carry_state, check_state
-from regrow.topology import Rewiring
-from regrow.topology.allocation import share
-from regrow.topology.select import without_lowest
+from regrow.optim.carry import (
+    STATE_POLICIES,
+    carry_state,
+    check_optimizer,
+    check_state,
+    unwrapped,
+)
 
 
 class Evolution:
@@ -39,11 +50,15 @@ class Evolution:
         method: Name of a registered method (see ``regrow.methods()``) or a ``Method``.
         seed: Of the random choices.
         steps_per_epoch: Optimiser steps of an epoch, needed where ``every="epoch"``.
+        total_steps: Optimiser steps of the whole training, needed where ``begin`` or ``until`` is
+            a share of it; schedules of a method without ``until`` end there.
+        alone: Whether this process trains a model of its own even where ``torch.distributed`` is
+            initialised. If not, all ranks start with the model of rank 0 and keep one topology.
         **overrides: Parts of the method to replace: any field of ``Method``.
 
     Raises:
-        ValueError: Unknown method, score, start, state policy or scope, a value out of range, or a
-            model without sparse layers.
+        ValueError: Unknown method or part, a value out of range, parts that do not go together or
+            do not fit the model, or a model without sparse layers.
         TypeError: An override that is no part of a method.
 
     Example:
@@ -67,29 +82,42 @@ class Evolution:
         *,
         seed: int = 0,
         steps_per_epoch: int | None = None,
+        total_steps: int | None = None,
+        alone: bool = False,
         **overrides: Any,
     ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.method = _composed(method, overrides)
+        self._ranks = ALONE if alone else Ranks.of(model)
+        self.model = model = inner_model(model)
+        self.optimizer = optimizer = unwrapped(optimizer)
+        self.method = composed(method, overrides)
         self.steps = 0
         self._seen = 0
-        self._every = _interval(self.method, steps_per_epoch)
-        self._drop, self._grow = _scores(self.method)
-        self._start = _named(STARTS, self.method.start, "start")
-        self._policy = _named(STATE_POLICIES, self.method.state, "state")
+        self._horizon = Horizon.of(self.method, steps_per_epoch, total_steps)
+        self._drop, self._grow = scores(self.method)
+        self._start = named(STARTS, self.method.start, "start")
+        self._policy = named(STATE_POLICIES, self.method.state, "state")
         fraction = self.method.fraction
         self._fraction = fraction if callable(fraction) else Constant(float(fraction))
         layers = sparse_layers(model)
         if not layers:
             raise ValueError("model to evolve must have a sparse layer, got none; call sparsify")
+        if self._ranks.size > 1:
+            synchronize(model, self._ranks.group)
+            seed = int(self._ranks.first(torch.tensor(seed)))
         self._shares = {path: layer.density for path, layer in layers.items()}
+        self._memory: dict[str, float] = {}
         self._generator = torch.Generator().manual_seed(seed)
         self._early: dict[str, Tensor] = {}
-        self._check_schedules()
+        self._kept = Kept(together(self._drop.tracks, self._grow.tracks), self._grow.seen)
+        self._check()
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
         self._prepare()
+
+    @property
+    def looks_at_gradients(self) -> bool:
+        """Whether an update forms gradients at positions that have no connection."""
+        return self._grow.listens
 
     def step(self) -> UpdateRecord | None:
         """Update the topology if one is due after the optimiser step just taken.
@@ -99,12 +127,27 @@ class Evolution:
         """
         if self.steps == self._seen:
             return None
-        due = self._due(self.steps)
+        due = self._horizon.due(self.steps)
         self._seen = self.steps
-        record = self._update() if due else None
+        record = self.update() if due else None
         self._prepare()
         return record
 
+    @torch.no_grad()
+    def update(self) -> UpdateRecord:
+        """Update the topology now, whatever the schedule says.
+
+        Returns:
+            What was done.
+        """
+        fraction = self._scheduled_fraction()
+        plots = self._plots(fraction, self._grow.listens)
+        density = self._scheduled_density(fraction)
+        update = Update(self.method, self._drop, self._grow, plots, fraction, density, self._shares)
+        del plots  # so that nothing of a layer is held when its turn is over
+        return UpdateRecord(self.steps, fraction, self._carry_out(update.decide()))
+
+    @torch.no_grad()
     def prune(self, fraction: float | None = None) -> UpdateRecord:
         """Drop without growing, now; the number of connections falls.
 
@@ -116,14 +159,109 @@ class Evolution:
         Raises:
             ValueError: The fraction is out of range.
         """
-        share_ = self._fraction(self.steps, self.method.until) if fraction is None else fraction
-        if not 0 <= share_ < 1:
-            raise ValueError(f"fraction to prune must be in [0, 1), got {share_}")
-        done: dict[str, LayerUpdate] = {}
-        for group in self._groups(self._sites()):
-            keep = self._kept(group, share_, None)
-            done |= self._apply(group, keep, [torch.empty(0, dtype=torch.int64) for _ in group])
-        return UpdateRecord(self.steps, share_, done)
+        share = self._scheduled_fraction() if fraction is None else fraction
+        if not 0 <= share < 1:
+            raise ValueError(f"fraction to prune must be in [0, 1), got {share}")
+        update = Update(
+            self.method,
+            self._drop,
+            self._grow,
+            self._plots(share, False),
+            share,
+            None,
+            self._shares,
+        )
+        return UpdateRecord(self.steps, share, self._carry_out(update.prune()))
+
+    @torch.no_grad()
+    def rewire(self, path: str, keep: Tensor, grown: Tensor) -> LayerUpdate:
+        """Carry out a decision of one's own in one layer, now.
+
+        New values and their optimiser state start as the method says, and the others are carried.
+
+        Args:
+            path: Of the layer.
+            keep: Which of its connections stay, bool ``[nnz]``.
+            grown: Flat positions to grow, int64, distinct, none of them kept.
+
+        Returns:
+            What was done.
+
+        Raises:
+            ValueError: There is no such layer, or the decision cannot be carried out.
+
+        Example:
+            >>> import regrow
+            >>> layer = regrow.SparseLinear(4, 2, topology=regrow.Topology((2, 4), torch.arange(3)))
+            >>> evolution = Evolution(layer, torch.optim.SGD(layer.parameters()), every=None)
+            >>> evolution.rewire("", torch.tensor([True, False, True]), torch.tensor([7]))
+            LayerUpdate(dropped=1, grown=1, nnz=3)
+        """
+        sites = self.sites()
+        if path not in sites:
+            raise ValueError(
+                f"path to rewire must be one of {', '.join(sorted(sites))}, got {path!r}"
+            )
+        return self._carry_out([Decision(sites[path], keep, grown)])[path]
+
+    def report(self, loss: float) -> None:
+        """Tell the validation loss, for methods that decide by it; to others it does nothing.
+
+        Rules find in ``site.memory``: ``loss``, the one reported last; ``best_loss``, the lowest
+        so far; ``best_step``, when that was; ``reports_since_best``, how often it was not reached.
+
+        Args:
+            loss: Loss on validation data, lower being better.
+        """
+        memory = self._memory
+        better = loss < memory.get("best_loss", float("inf"))
+        memory["loss"] = float(loss)
+        memory["reports_since_best"] = 0 if better else memory.get("reports_since_best", 0) + 1
+        if better:
+            memory["best_loss"], memory["best_step"] = float(loss), self.steps
+        if isinstance(self.method.density, Adaptive):
+            loss = float(self._ranks.mean(torch.tensor(loss, dtype=torch.float64)))
+            self.method.density.decide(loss, self._density(), self._memory)
+
+    def sites(self) -> dict[str, Site]:
+        """Every layer as a score sees it now, by path; nothing is changed."""
+        return {site.path: site for site in self._sites(self._scheduled_fraction(), captured=False)}
+
+    def probe(self, backward: Callable[[], object]) -> dict[str, Site]:
+        """Run passes aside from training, and return sites that know their gradients.
+
+        Args:
+            backward: A function that runs forward and backward passes of the model.
+
+        Returns:
+            Every layer by path; ``site.grad`` and ``site.gradient(candidates)`` are those of these
+            passes. Gradients, parameters and the evolution itself are as before.
+
+        Example:
+            >>> import regrow
+            >>> from regrow.evolution import Candidates
+            >>> layer = regrow.SparseLinear(4, 2, density=0.5)
+            >>> evolution = Evolution(layer, torch.optim.SGD(layer.parameters()), every=None)
+            >>> sites = evolution.probe(lambda: layer(torch.ones(1, 4)).sum().backward())
+            >>> sites[""].gradient(Candidates(4, block=slice(0, 1)))
+            tensor([1., 1., 1., 1.])
+        """
+        layers = sparse_layers(self.model)
+        parameters = list(self.model.parameters())
+        held = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            with torch.enable_grad(), capture.aside(layers.values()) as passes:
+                backward()
+            gradients = {path: layer.values.grad for path, layer in layers.items()}
+        finally:
+            for parameter, grad in zip(parameters, held, strict=True):
+                parameter.grad = grad
+        return {
+            path: replace(site, captured=passes[site.layer], probed=gradients[path])
+            for path, site in self.sites().items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly; loads with ``torch.load(weights_only=True)``."""
@@ -132,7 +270,9 @@ class Evolution:
             "steps": self.steps,
             "seen": self._seen,
             "shares": dict(self._shares),
+            "memory": dict(self._memory),
             "generator": self._generator.get_state(),
+            "kept": self._kept.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -154,217 +294,187 @@ class Evolution:
         self.steps = int(state["steps"])
         self._seen = int(state["seen"])
         self._shares = dict(state["shares"])
+        self._memory = dict(state["memory"])
         self._generator.set_state(state["generator"])
         self._early = {}
+        self._kept.load_state_dict(state["kept"], sparse_layers(self.model))
         self._prepare()
 
-    def _due(self, step: int) -> bool:
-        if self._every is None or step == 0 or step % self._every:
-            return False
-        return self.method.until is None or step <= self.method.until
+    # Schedules
 
-    def _check_schedules(self) -> None:
-        if self._every is None:
+    def _scheduled_fraction(self) -> float:
+        return self._fraction(*self._horizon.place(self.steps))
+
+    def _scheduled_density(self, fraction: float) -> float | None:
+        density = self.method.density
+        if density is None:
+            return None
+        if isinstance(density, Adaptive):
+            target = density.target(self._density(), fraction, self._memory)
+        else:
+            target = density(*self._horizon.place(self.steps))
+        if not 0 < target <= 1:
+            raise ValueError(
+                f"density of {self.method.name} at step {self.steps} must be in (0, 1], "
+                f"got {target}"
+            )
+        return target
+
+    def _density(self) -> float:
+        """Over the positions of all sparse layers that may hold a connection."""
+        layers = sparse_layers(self.model).values()
+        closed = (layer.closed for layer in layers)
+        barred = sum(0 if positions is None else positions.numel() for positions in closed)
+        positions = sum(layer.topology.shape.numel() for layer in layers) - barred
+        return sum(layer.topology.nnz for layer in layers) / positions
+
+    def _check(self) -> None:
+        """Refuse what cannot work before training starts."""
+        if self._horizon.every is None:
             return
-        fraction = self._fraction(0, self.method.until)
+        check_optimizer(self.optimizer)
+        for path, layer in sparse_layers(self.model).items():
+            if is_sharded(layer):
+                raise ValueError(
+                    f"values of {path} must be whole on every rank for {self.method.name} to "
+                    f"change their topology, got shards: give them to fully_shard as "
+                    f"ignored_params, and call average_gradients(model) before each optimiser step"
+                )
+        fraction = self._scheduled_fraction()
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction of {self.method.name} must be in [0, 1], got {fraction}")
-        if self.method.density is not None:
-            self._target_density(0)
-
-    def _target_density(self, step: int) -> float:
-        assert self.method.density is not None
-        density = self.method.density(step, self.method.until)
-        if not 0 < density <= 1:
+        self._scheduled_density(fraction)
+        sites = [
+            Site(path, layer, self._generator) for path, layer in sparse_layers(self.model).items()
+        ]
+        plots = [Plot(site, self.method, DropScore(lambda site: site.values)) for site in sites]
+        sizes = sorted({plot.units.size for plot in plots})
+        together = self.method.scope == "global" or self.method.redistribute is not None
+        if together and len(sizes) > 1:
             raise ValueError(
-                f"density of {self.method.name} at step {step} must be in (0, 1], got {density}"
+                f"units of {self.method.name} must have one size in all layers where layers share "
+                f"a number of connections, got sizes {', '.join(map(str, sizes))}"
             )
-        return density
+
+    # Around the optimiser's step
 
     def _prepare(self) -> None:
         """Ask the layers to keep what the next optimiser step's update will look at."""
-        if self._grow.gradient:
-            ask = capture.arm if self._due(self.steps + 1) else capture.take
-            for layer in sparse_layers(self.model).values():
-                ask(layer)
+        if not self._grow.listens:
+            return
+        due = self._horizon.due_within(self.steps, self._grow.history)
+        for layer in sparse_layers(self.model).values():
+            if not due:
+                capture.take(layer)
+            elif not capture.armed(layer):
+                capture.arm(layer, self._grow.history)
+
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Look at the gradients, which a closure only makes inside the optimiser's step."""
+        given = len(args) > 1  # the first argument is the optimiser
+        closure = args[1] if given else options.get("closure")
+        if closure is None:
+            self._look()
+            return None
+
+        def looked_at() -> Any:
+            loss = closure()
+            self._look()
+            return loss
+
+        if given:
+            return (args[0], looked_at, *args[2:]), options
+        return args, {**options, "closure": looked_at}
 
     @torch.no_grad()
-    def _before_step(self, *_: object) -> None:
-        if self._drop.before and self._due(self.steps + 1):
-            self._early = {site.path: self._drop.score(site) for site in self._sites()}
+    def _look(self) -> None:
+        due = self._drop.before and self._horizon.due(self.steps + 1)
+        if due or self._kept.trackers:
+            sites = self._sites(self._scheduled_fraction(), captured=False)
+            self._kept.track(sites, before=True)
+            if due:
+                self._early = {site.path: self._drop.score(site) for site in sites}
 
+    @torch.no_grad()
     def _after_step(self, *_: object) -> None:
+        # Fused optimisers are called under GradScaler even if they are to skip the step.
+        overflow = getattr(self.optimizer, "found_inf", None)
+        if overflow is not None and bool(overflow):
+            return
         self.steps += 1
-        if self._grow.gradient and self._due(self.steps):
+        if self._kept.trackers:
+            sites = self._sites(self._scheduled_fraction(), captured=False)
+            self._kept.track(sites, before=False)
+        if self._grow.listens:
             for layer in sparse_layers(self.model).values():
                 capture.close(layer)
 
-    def _sites(self, captured: bool = False) -> list[Site]:
+    # One update
+
+    def _sites(self, fraction: float, captured: bool) -> list[Site]:
         """The layers as an update sees them; refused before anything of them is changed."""
-        for path, layer in sparse_layers(self.model).items():
-            check_state(self.optimizer, layer.values, path)
+        layers = sparse_layers(self.model)
+        for path, layer in layers.items():
+            check_state(self.optimizer, layer.values, path, self._policy)
         return [
-            Site(path, layer, self._generator, capture.take(layer) if captured else [])
-            for path, layer in sparse_layers(self.model).items()
-        ]
-
-    @torch.no_grad()
-    def _update(self) -> UpdateRecord:
-        fraction = self._fraction(self.steps, self.method.until)
-        sites = self._sites(captured=self._grow.gradient)
-        targets = self._targets(sites)
-        done: dict[str, LayerUpdate] = {}
-        for group in self._groups(sites):
-            keep = self._kept(group, fraction, targets)
-            count = sum(targets[site.path] for site in group)
-            count -= sum(int(torch.count_nonzero(kept)) for kept in keep)
-            done |= self._apply(group, keep, self._grown(group, keep, count))
-        return UpdateRecord(self.steps, fraction, done)
-
-    def _grown(self, group: list[Site], keep: list[Tensor], count: int) -> list[Tensor]:
-        """Where each layer grows, flat positions int64."""
-        taken = [
-            regions.taken(site, kept, self.method.regrow)
-            for site, kept in zip(group, keep, strict=True)
-        ]
-        if self._by_gate(group[0]):
-            return [regions.grown_in_gates(group[0], taken[0], keep[0], self._grow.score)]
-        if self._grow.score is None:
-            return grow_random(taken, count, self._generator)
-        return grow_best(group, taken, count, self._grow.score)
-
-    def _groups(self, sites: list[Site]) -> list[list[Site]]:
-        """Layers that share one budget."""
-        return [sites] if self.method.scope == "global" else [[site] for site in sites]
-
-    def _by_gate(self, site: Site) -> bool:
-        return self.method.scope == "gate" and bool(site.layer.row_groups)
-
-    def _targets(self, sites: list[Site]) -> dict[str, int]:
-        """Connections of every layer after the update, by path."""
-        if self.method.density is None:
-            return {site.path: site.topology.nnz for site in sites}
-        sizes = {site.path: site.topology.nnz + site.free for site in sites}
-        return share(sizes, self._shares, self._target_density(self.steps))
-
-    def _kept(
-        self, group: list[Site], fraction: float, targets: Mapping[str, int] | None
-    ) -> list[Tensor]:
-        """Which connections of each layer stay, bool ``[nnz]``; without targets, none are grown."""
-        if self._by_gate(group[0]):
-            score = self._drop_scores(group[0])
-            return [regions.kept_in_gates(group[0], score, fraction, targets is not None)]
-        nnz = [site.topology.nnz for site in group]
-        least, most = 0, sum(max(0, n - 1) for n in nnz)
-        if targets is not None:
-            gains = [targets[site.path] - n for site, n in zip(group, nnz, strict=True)]
-            least = sum(max(0, -gain) for gain in gains)
-            room = [site.free - max(0, gain) for site, gain in zip(group, gains, strict=True)]
-            most = sum(min(max(0, n - 1), free) for n, free in zip(nnz, room, strict=True))
-        total = max(least, min(round(fraction * sum(nnz)), most))
-        if self._drop.keep and len(group) == 1:
-            return [self._drop.keep(group[0], total)]
-        scores = [self._drop_scores(site) for site in group]
-        together = scores[0]
-        if len(group) > 1:
-            together = torch.cat([s.to("cpu", torch.float64) for s in scores])
-            for layer_scores in together.split(nnz):
-                # A layer's best connection stays, whatever the others have: none may die out.
-                if layer_scores.numel():
-                    layer_scores[layer_scores.argmax()] = torch.inf
-        parts = without_lowest(together, total).split(nnz)
-        return [part.to(s.device) for part, s in zip(parts, scores, strict=True)]
-
-    def _drop_scores(self, site: Site) -> Tensor:
-        early = self._early.pop(site.path, None)
-        scores = self._drop.score(site) if early is None else early
-        if scores.shape != (site.topology.nnz,):
-            raise ValueError(
-                f"drop score in {site.path} must have shape ({site.topology.nnz},), "
-                f"got {tuple(scores.shape)}"
+            Site(
+                path,
+                layer,
+                self._generator,
+                capture.take(layer) if captured else [],
+                self.optimizer,
+                self.steps,
+                fraction,
+                self._kept.of(path, layer),
+                self._memory,
+                self._kept.ever(path, layer),
+                ranks=self._ranks,
             )
-        return scores.detach()
+            for path, layer in layers.items()
+        ]
 
-    def _apply(
-        self, sites: list[Site], keep: list[Tensor], grown: list[Tensor]
-    ) -> dict[str, LayerUpdate]:
-        done = {}
-        for site, kept, new in zip(sites, keep, grown, strict=True):
-            dropped = site.topology.nnz - int(torch.count_nonzero(kept))
-            if dropped or new.numel():
-                self._rewire(site, site.topology.rewire(kept, new))
-            done[site.path] = LayerUpdate(dropped, new.numel(), site.layer.topology.nnz)
+    def _plots(self, fraction: float, captured: bool) -> list[Plot]:
+        return [
+            Plot(site, self.method, self._drop, self._early.pop(site.path, None))
+            for site in self._sites(fraction, captured)
+        ]
+
+    def _carry_out(self, decisions: Iterable[Decision]) -> dict[str, LayerUpdate]:
+        """Carry out what rank 0 has decided, layer after layer."""
+        done, replaced = {}, False
+        for decision in decisions:
+            layer = decision.site.layer
+            values = layer.values
+            done[decision.site.path] = self._apply(decision)
+            replaced |= layer.values is not values
+        if replaced:
+            self._ranks.rewrap()
         return done
 
-    @torch.no_grad()
-    def _rewire(self, site: Site, change: Rewiring) -> None:
+    def _apply(self, decision: Decision) -> LayerUpdate:
+        """Carry out what was decided for one layer."""
+        site = decision.site
+        keep = self._ranks.first(decision.keep)
+        grown = self._ranks.first_of_any_shape(decision.grown)
+        dropped = keep.numel() - int(torch.count_nonzero(keep))
+        if dropped != grown.numel():
+            self._ranks.check_change(site.path, site.layer)
+        if dropped or grown.numel():
+            self._rewire(site, Decision(site, keep, grown))
+        return LayerUpdate(dropped, grown.numel(), site.layer.topology.nnz)
+
+    def _rewire(self, site: Site, decision: Decision) -> None:
         layer, old = site.layer, site.layer.values
+        change = site.topology.rewire(decision.keep, decision.grown)
         # No pass will go through the old connections; their room is needed now.
         layer.topology.forget_columns()
-        start = self._start(layer, change.grown, self._generator)
+        start = self._ranks.first(self._start(layer, change.grown, self._generator))
         values = change.carry(old.detach(), start)
         grad = None if old.grad is None else change.carry(old.grad, start.new_zeros(start.shape))
         layer.set_topology(change.topology, values)
         layer.values.grad = grad
         del values, start  # as large as the layer, and copied by now
         carry_state(self.optimizer, old, layer.values, change, self._policy, site.path)
-
-
-def _composed(method: str | Method, overrides: dict[str, Any]) -> Method:
-    if isinstance(method, str):
-        known = methods()
-        if method not in known:
-            raise ValueError(f"method must be one of {', '.join(sorted(known))}, got {method!r}")
-        method = known[method]
-    parts = {field.name for field in fields(Method)} - {"name", "source", "differs"}
-    for name in overrides:
-        if name not in parts:
-            raise TypeError(
-                f"Evolution takes the parts of a method: {', '.join(sorted(parts))}; got {name!r}"
-            )
-    composed = replace(method, **overrides)
-    if composed.scope not in ("layer", "global", "gate"):
-        raise ValueError(
-            f"scope of {method.name} must be layer, global or gate, got {composed.scope!r}"
-        )
-    if composed.scope == "gate" and composed.density is not None:
-        raise ValueError(
-            f"density of {method.name} must be None where scope is gate: each gate keeps its number"
-        )
-    return composed
-
-
-def _interval(method: Method, steps_per_epoch: int | None) -> int | None:
-    every = method.every
-    if every == "epoch":
-        if steps_per_epoch is None:
-            raise ValueError(
-                f'every="epoch" of {method.name} needs steps_per_epoch=len(loader), '
-                f"or give every as a number of optimiser steps"
-            )
-        every = steps_per_epoch
-    if every is not None and (not isinstance(every, int) or every < 1):
-        raise ValueError(
-            f'every of {method.name} must be a positive number of steps, "epoch" or None, '
-            f"got {every!r}"
-        )
-    return every
-
-
-def _scores(method: Method) -> tuple[DropScore, GrowScore]:
-    drop, grow = _named(DROP_SCORES, method.drop, "drop"), _named(GROW_SCORES, method.grow, "grow")
-    # A function that is registered keeps what it was registered with.
-    if callable(drop):
-        drop = next((d for d in DROP_SCORES.values() if d.score is drop), DropScore(drop))
-    if callable(grow):
-        own = GrowScore(grow, gradient=True)
-        grow = next((g for g in GROW_SCORES.values() if g.score is grow), own)
-    return drop, grow
-
-
-def _named(registry: Mapping[str, Any], entry: Any, part: str) -> Any:
-    if not isinstance(entry, str):
-        return entry
-    if entry not in registry:
-        raise ValueError(f"{part} must be one of {', '.join(sorted(registry))}, got {entry!r}")
-    return registry[entry]
+        self._kept.follow(site.path, layer, change)

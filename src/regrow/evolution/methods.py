@@ -1,43 +1,17 @@
-"""Methods: named compositions of drop, grow, schedules and starts."""
+"""Methods: named compositions of the parts of an update."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from regrow.evolution.schedules import Constant, Cosine, Schedule
-from regrow.evolution.scores import DropFunction, GrowFunction
-from regrow.layers import SparseLayer
+from regrow.evolution.budgets import ScopeFunction
+from regrow.evolution.redistribution import LayerWeight
+from regrow.evolution.schedules import Adaptive, Schedule
+from regrow.evolution.scores import DropFunction, DropScore, GrowFunction, GrowScore
+from regrow.evolution.starts import ValueStart
 from regrow.optim.carry import StatePolicy
-
-ValueStart = Callable[[SparseLayer, int, torch.Generator], Tensor]
-
-
-@dataclass(frozen=True)
-class Normal:
-    """New values drawn from a normal distribution of mean 0."""
-
-    std: float
-
-    def __call__(self, layer: SparseLayer, count: int, generator: torch.Generator) -> Tensor:
-        """Draw ``[count]`` values."""
-        return torch.randn(count, generator=generator) * self.std
-
-
-def zero(layer: SparseLayer, count: int, generator: torch.Generator) -> Tensor:
-    """New values start at 0, so that an update leaves the function of the survivors alone."""
-    return torch.zeros(count)
-
-
-def init(layer: SparseLayer, count: int, generator: torch.Generator) -> Tensor:
-    """New values are drawn as the layer drew its first ones."""
-    return layer.start_values(count, generator)
-
-
-STARTS: dict[str, ValueStart] = {"zero": zero, "init": init}
+from regrow.topology import Block, NofM
+from regrow.topology.initial import Pattern
 
 
 @dataclass(frozen=True)
@@ -46,34 +20,61 @@ class Method:
 
     Attributes:
         name: Its name.
-        drop: Drop score, by name or as a function of a site.
-        grow: Grow score, by name or as a function of a site and candidates.
+        drop: Drop score: a name, a function of a site, or a ``DropScore``.
+        grow: Grow score: a name, a function of a site and candidates, or a ``GrowScore``.
         fraction: Share of the connections that an update drops, in [0, 1]: a number or a schedule.
         every: Optimiser steps between updates, ``"epoch"``, or None for no updates.
-        until: Last optimiser step at which an update may happen, and the end of the schedules;
-            None for no end.
-        scope: ``layer``: each layer keeps its number of connections; ``global``: scores are
-            compared across layers and only the total is kept; ``gate``: each gate of a recurrent
-            weight keeps its number, other layers as with ``layer``.
-        density: Schedule of the density over all sparse layers; None keeps what there is.
+        begin: Optimiser step after which updates and schedules begin; a float in [0, 1] is a share
+            of the evolution's ``total_steps``.
+        until: Last optimiser step at which an update may happen, and the end of the schedules; a
+            float in (0, 1] is a share of ``total_steps``; None for no end.
+        scope: What keeps its number of connections. ``layer``: each layer; ``global``: all layers
+            together, scores being compared across them; ``gate``: each gate of a recurrent weight
+            and each part of a fused projection; ``row``: each row (constant fan-in); ``column``:
+            each column (constant fan-out); ``NofM(n, m)``: every m consecutive columns of a row;
+            or a function that partitions a layer.
+        compare: Whose drop scores are compared: ``budget``: the fraction of each budget goes;
+            ``layer``: those of the whole layer, and each budget grows what it has lost.
+        unit: What is dropped and grown as a whole, its scores averaged: ``element``; ``kernel``:
+            all taps between an input and an output channel; ``Block(rows, columns)``; ``neuron``:
+            a whole row.
+        density: Density over all sparse layers: a schedule, an object that decides by the
+            validation loss (see ``Evolution.report``), or None to keep what there is.
+        redistribute: Weight of each layer by which growth is shared among layers: a name, a
+            function of a site, or None where every layer grows what it has lost.
         start: Values of new connections: ``zero``, ``init``, ``Normal(std)`` or a function.
         state: Optimiser state of new connections: ``zero``, ``mean`` or a function.
-        regrow: Whether a position may be grown in the update that dropped it.
+        regrow: Whether a position may be grown in the update that dropped it: False; True, as a
+            new connection; ``revive``: it then keeps its value and state; ``replace``: where it
+            is chosen again, a random free position is grown instead.
+        adjust: Groups of weights whose norm the drop leaves as it was, the others being scaled:
+            ``layer``, ``row``, ``column`` or None.
+        pattern: Where a network that is to be trained so has its first connections: what
+            ``sparsify`` takes; the evolution itself does not look at it.
+        active: Share of the connections that a forward pass uses, the largest ones, while all
+            are trained; None for all.
         source: Authors, title, year.
         differs: How it differs from the source.
     """
 
     name: str
-    drop: str | DropFunction = "magnitude"
-    grow: str | GrowFunction = "random"
+    drop: str | DropFunction | DropScore = "magnitude"
+    grow: str | GrowFunction | GrowScore = "random"
     fraction: float | Schedule = 0.3
     every: int | str | None = 100
-    until: int | None = None
-    scope: str = "layer"
-    density: Schedule | None = None
+    begin: int | float = 0
+    until: int | float | None = None
+    scope: str | NofM | ScopeFunction = "layer"
+    compare: str = "budget"
+    unit: str | Block = "element"
+    density: Schedule | Adaptive | None = None
+    redistribute: str | LayerWeight | None = None
     start: str | ValueStart = "zero"
     state: str | StatePolicy = "zero"
-    regrow: bool = False
+    regrow: bool | str = False
+    adjust: str | None = None
+    active: float | None = None
+    pattern: str | Pattern = "random"
     source: str = ""
     differs: str = ""
 
@@ -99,47 +100,7 @@ def methods() -> dict[str, Method]:
     """All registered methods by name.
 
     Example:
-        >>> sorted(methods())[:2]
-        ['rigl', 'set']
+        >>> {"rigl", "set", "static"} <= set(methods())
+        True
     """
     return dict(_METHODS)
-
-
-register(
-    Method(
-        name="static",
-        every=None,
-        source="the random start that evolving methods are compared with",
-    )
-)
-register(
-    Method(
-        name="set",
-        drop="sign-split",
-        grow="random",
-        fraction=Constant(0.3),
-        every="epoch",
-        start=Normal(0.1),
-        regrow=True,
-        source="D. C. Mocanu, E. Mocanu, P. Stone, P. H. Nguyen, M. Gibescu, A. Liotta, "
-        '"Scalable training of artificial neural networks with adaptive sparse connectivity '
-        'inspired by network science", 2018',
-        differs="drops exactly the fraction (the published code also drops threshold ties); "
-        "the final removal without growth is a call of its own, Evolution.prune()",
-    )
-)
-register(
-    Method(
-        name="rigl",
-        drop="magnitude",
-        grow="gradient",
-        fraction=Cosine(0.3),
-        every=100,
-        until=25_000,
-        start="zero",
-        regrow=True,
-        source="U. Evci, T. Gale, J. Menick, P. S. Castro, E. Elsen, "
-        '"Rigging the lottery: making all tickets winners", 2020',
-        differs="the update follows an optimiser step instead of replacing it",
-    )
-)

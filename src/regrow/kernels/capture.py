@@ -7,7 +7,9 @@ the operator, so it works in every loop and under ``torch.compile``.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -71,6 +73,27 @@ def close(layer: nn.Module) -> None:
     """
     if kept := _armed.get(layer):
         kept.complete = True
+
+
+@contextlib.contextmanager
+def aside(layers: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Captured]]:
+    """Keep what some passes see apart from what the layers keep in training.
+
+    Yields:
+        The passes of each layer; filled when the context ends.
+    """
+    layers = list(layers)
+    found: dict[nn.Module, Captured] = {}
+    before = {layer: _armed.pop(layer, None) for layer in layers}
+    for layer in layers:
+        arm(layer)
+    try:
+        yield found
+    finally:
+        for layer in layers:
+            found[layer] = take(layer)
+            if kept := before[layer]:
+                _armed[layer] = kept
 
 
 def record(values: Tensor, x: Tensor, grad: Tensor) -> None:

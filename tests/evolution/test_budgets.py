@@ -107,7 +107,8 @@ def test_a_gate_with_hardly_a_free_place_drops_what_it_can_regrow() -> None:
     model(torch.ones(2, 4)).sum().backward()
     optimizer.step()
     update = evolution.step().layers["0"]
-    assert (update.dropped, update.grown, update.nnz) == (2, 2, 13)
+    # One of the full gate, for which there is room, and both of the thin one.
+    assert (update.dropped, update.grown, update.nnz) == (3, 3, 13)
     assert [sum(layer.topology.degrees()[0][r].tolist()) for r in layer.row_groups.values()] == [
         11,
         2,
