@@ -22,13 +22,14 @@ _PER_SEED = (
     "test_score_at_best",
     "seconds_per_epoch",
     "peak_bytes",
+    "flops_training_total",
 )
 _PER_ARM = (
     "learning_rate",
     "connections",
     "bytes_total",
+    "dense_connections",
     "flops_forward_per_sample",
-    "flops_training_total",
 )
 
 
@@ -38,14 +39,15 @@ def collect(run_dir: Path) -> dict[str, Any]:
     options = TrainOptions.from_dict(config)
     arms = {}
     for arm in options.arms:
-        results = [
-            read_json(run_dir / "arms" / arm / f"seed-{seed}" / "result.json")
-            for seed in options.all_seeds
-        ]
+        folders = [run_dir / "arms" / arm / f"seed-{seed}" for seed in options.all_seeds]
+        ended = [folder / "result.json" for folder in folders]
+        results = [read_json(path) for path in ended if path.exists()]
         arms[arm] = {
-            **{name: results[0][name] for name in _PER_ARM},
+            **{name: results[0][name] for name in _PER_ARM if results},
             **{name: [result[name] for result in results] for name in _PER_SEED},
         }
+        if len(results) < len(folders):
+            arms[arm]["diverged"] = len(folders) - len(results)
     machine = {name: config["machine"][name] for name in ("processor", "cores", "kernels")}
     return {
         "options": {
@@ -55,6 +57,7 @@ def collect(run_dir: Path) -> dict[str, Any]:
         },
         "epochs": options.epochs,
         "pilots": read_json(run_dir / "tuning.json") if options.learning_rate == "auto" else None,
+        "task": dataset["task"],
         "rows": {part: dataset[f"n_{part}"] for part in ("train", "validation", "test")},
         "regrow": config["regrow"],
         "torch": config["torch"],

@@ -39,7 +39,7 @@ def run_table(name: str, timing: str) -> str:
             _percent(figures["test_score_at_best"]),
             f"{figures['connections']:,}",
             _fewer(dense["bytes_total"], figures["bytes_total"], "smaller"),
-            _fewer(dense["flops_training_total"], figures["flops_training_total"], "fewer"),
+            _fewer(_flops(dense), _flops(figures), "fewer"),
             _fewer(times["dense"], times[arm], "faster"),
         ]
         rows.append("| " + " | ".join(cells) + " |")
@@ -61,6 +61,64 @@ def run_note(name: str, timing: str) -> str:
         f"Times are medians on {timed['threads']} thread(s) of {machine['processor']} "
         f"({machine['kernels']}), all in one run of {timed['epochs']} epochs."
     )
+
+
+def experiment_table(name: str, *, sort: bool = False) -> str:
+    """One row for each arm of each run of an experiment, from `results/NAME.json`."""
+    runs = _read(name)
+    task = next(iter(runs.values()))["task"]
+    score = {"classification": "test accuracy", "language": "test bits per character"}[task]
+    labelled = len(runs) > 1
+    dense = next(found["arms"]["dense"] for found in runs.values() if "dense" in found["arms"])
+    head = ["run"] if labelled else []
+    head += ["network", f"{score}, last epoch", "epoch chosen by validation", "connections"]
+    head += ["FLOPs of training", "an epoch", "learning rate"]
+    rows = []
+    for label, found in runs.items():
+        for arm, figures in found["arms"].items():
+            cells = [label] if labelled else []
+            cells.append(_NAMES.get(arm, arm))
+            rows.append((figures["test_score"], cells + _figures(figures, dense, task)))
+    if sort:
+        rows.sort(key=lambda row: -statistics.mean(row[0] or [0.0]))
+    lines = [head, ["---"] * len(head), *(cells for _, cells in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _figures(figures: dict[str, Any], dense: dict[str, Any], task: str) -> list[str]:
+    scores = figures["test_score"]
+    if not scores:
+        return ["diverged", *[""] * 5]
+    lost = f" ({figures['diverged']} diverged)" if "diverged" in figures else ""
+    seconds = statistics.median(figures["seconds_per_epoch"])
+    return [
+        _score(scores, task) + lost,
+        _score(figures["test_score_at_best"], task),
+        f"{figures['connections']:,}",
+        _fewer(_flops(dense), _flops(figures), "fewer"),
+        _fewer(statistics.median(dense["seconds_per_epoch"]), seconds, "faster"),
+        f"{figures['learning_rate']:g}",
+    ]
+
+
+def experiment_note(name: str) -> str:
+    """How an experiment was made: its commands, machine and what they leave unsaid."""
+    runs = _read(name)
+    first = next(iter(runs.values()))
+    rows, machine = first["rows"], first["machine"]
+    seeds = max(len(a["test_score"]) for found in runs.values() for a in found["arms"].values())
+    what = "windows of text" if first["task"] == "language" else "images"
+    return (
+        f"{rows['train']:,} {what} to train on, {rows['validation']:,} to validate and "
+        f"{rows['test']:,} to test, {first['epochs']} epochs, mean ± standard deviation of {seeds} "
+        f"seeds. Times are medians on {first['threads']} thread(s) of {machine['processor']} "
+        f"({machine['kernels']}), taken while other programs ran."
+    )
+
+
+def _flops(figures: dict[str, Any]) -> float:
+    total = figures["flops_training_total"]
+    return statistics.mean(total) if isinstance(total, list) else total
 
 
 def tutorial_note() -> str:
@@ -120,6 +178,13 @@ def filled(text: str) -> str:
 def _read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return found
+
+
+def _score(scores: list[float], task: str) -> str:
+    if task == "classification":
+        return _percent(scores)
+    mean = f"{statistics.mean(scores):.3f}"
+    return f"{mean} ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else mean
 
 
 def _percent(scores: list[float]) -> str:

@@ -10,6 +10,7 @@ from regrow import SparseLinear
 from regrow.layers import sparse_layers
 from regrow.training import OptionError, TrainOptions
 from regrow.training.model import (
+    Beginning,
     build_model,
     check_model,
     decide_compute,
@@ -95,7 +96,7 @@ def test_the_decision_is_the_one_for_the_connections_there_are() -> None:
 
 def test_a_density_to_fall_from_leaves_no_layer_dense() -> None:
     options = TrainOptions(hidden=(20,), density=0.1)
-    model = build_model(options, "set", table(30, 4), seed=0, density=1.0)
+    model = build_model(options, "set", table(30, 4), seed=0, beginning=Beginning(1.0))
     assert list(sparse_layers(model)) == ["hidden1", "output"]
     assert all(layer.density == 1 for layer in sparse_layers(model).values())
 

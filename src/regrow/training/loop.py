@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,10 +18,20 @@ from regrow.evolution import Evolution, Method, methods
 from regrow.evolution.schedules import Cosine
 from regrow.layers import sparse_layers
 from regrow.measure import Exploration
+from regrow.topology import Block, NofM
+from regrow.topology.initial import Pattern
 from regrow.training.augment import augmented
 from regrow.training.errors import DivergedError, OptionError
 from regrow.training.flops import FlopCount
-from regrow.training.model import DEFAULT_DENSITY, Decisions, build_model, fix_compute
+from regrow.training.model import (
+    DEFAULT_DENSITY,
+    Beginning,
+    Decisions,
+    build_model,
+    fix_compute,
+    n_of_m,
+    sparse_shapes,
+)
 from regrow.training.models.images import image_shape
 from regrow.training.optimizers import make_optimizer
 from regrow.training.options import TrainOptions
@@ -29,6 +39,8 @@ from regrow.training.rates import rate_factor
 
 _EVALUATION_BATCH, _EVALUATION_BATCH_OF_IMAGES = 2048, 256
 _SCHEDULE_SHARE = 0.75
+# By scope, the pattern of a topology that keeps it.
+_PATTERNS = {"row": "fan-in", "column": "fan-out"}
 # The exploration rate takes a mark for every position; above this many it is not measured.
 _MOST_MARKS = 2**26
 
@@ -111,9 +123,9 @@ class Trainer:
         self.steps = 0
         self.flops = 0
         self.tally = Tally()
-        parts = method_parts(options, job.arm, self.total_steps)
-        density = start_density(parts)
-        self.model = build_model(options, job.arm, dataset, job.seed, density)
+        parts = method_parts(options, job.arm, self.total_steps, dataset)
+        start = beginning(job.arm, parts)
+        self.model = build_model(options, job.arm, dataset, job.seed, start)
         fix_compute(self.model, job.decisions)
         self.flop_count = FlopCount(self.model, dataset.x_train[:1])
         if state is not None:
@@ -162,14 +174,15 @@ class Trainer:
         )
         return self.job.learning_rate * factor
 
-    def train_epoch(self, on_step: OnStep, at_end: Callable[[], None] | None = None) -> Tally:
+    def train_epoch(self, on_step: OnStep, at_end: Callable[[], Score] | None = None) -> Tally:
         """Train to the end of the current epoch, from its start or from where it was left.
 
         Args:
             on_step: Called with the trainer and the loss after every step; may save the state, or
                 stop the training by raising.
             at_end: Called after the last step, before the update that may be due then: the network
-                is measured as it was trained, not with connections that were never trained.
+                is measured as it was trained, not with connections that were never trained. Gives
+                the score on the validation part, which otherwise is computed where it is needed.
 
         Returns:
             The counts of the whole epoch.
@@ -194,9 +207,7 @@ class Trainer:
             self.steps += 1
             on_step(self, loss)
         self.epoch += 1
-        if at_end is not None:
-            at_end()
-        self._tell()
+        self._tell(at_end() if at_end is not None else None)
         start = time.perf_counter()
         self._evolve()
         self.tally.seconds += time.perf_counter() - start
@@ -267,6 +278,7 @@ class Trainer:
             method=self.job.arm,
             seed=self.job.seed,
             steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
             **parts,
         )
 
@@ -290,13 +302,16 @@ class Trainer:
         self.flops += len(rows) * (self.flop_count.forward + self.flop_count.backward)
         return loss.item()
 
-    def _tell(self) -> None:
-        """Report the validation loss to an optimizer or a method that asks for it."""
-        reports = [getattr(part, "report", None) for part in (self.optimizer, self.evolution)]
-        if any(reports):
-            loss = self.evaluate(self.dataset.x_validation, self.dataset.y_validation).loss
-            for report in filter(None, reports):
-                report(loss)
+    def _tell(self, score: Score | None) -> None:
+        """Report the loss on the validation part to an optimizer or a method that asks for it."""
+        asking = [getattr(part, "report", None) for part in (self.optimizer, self.evolution)]
+        reports = [report for report in asking if report is not None]
+        if reports and score is None:
+            with self.judged():
+                score = self.evaluate(self.dataset.x_validation, self.dataset.y_validation)
+        for report in reports:
+            assert score is not None
+            report(score.loss)
 
     def _evolve(self) -> None:
         record = self.evolution.step() if self.evolution else None
@@ -308,22 +323,26 @@ class Trainer:
         if self.exploration:
             self.exploration.update()
         fix_compute(self.model, self.job.decisions)
-        if getattr(self.evolution, "looks_at_gradients", False):
+        if self.evolution.looks_at_gradients:
             self.flops += self.options.batch_size * self.flop_count.dense_gradient
 
 
-def method_parts(options: TrainOptions, arm: str, total_steps: int) -> dict[str, Any]:
+def method_parts(
+    options: TrainOptions, arm: str, total_steps: int, dataset: Dataset
+) -> dict[str, Any]:
     """Parts of a method that the options, or the length of the training, decide.
 
     A method without an end of its own updates until the last step but one, since connections grown
     after the last would never be trained. One whose schedule has an end (RigL) gets it at three
     quarters of the training, as its authors did, or at the share that it names. A method that
-    changes the density ends with the density of the options.
+    changes the density ends with the density of the options, and n of m are those that come
+    nearest to it.
 
     Args:
         options: The options of the run.
         arm: Name of the method.
         total_steps: Optimizer steps of the whole training.
+        dataset: What to learn.
 
     Raises:
         OptionError: An epsilon for a method that changes the density.
@@ -336,6 +355,9 @@ def method_parts(options: TrainOptions, arm: str, total_steps: int) -> dict[str,
         parts["every"] = options.every
     if options.scope is not None:
         parts["scope"] = options.scope
+    elif isinstance(method.scope, NofM):
+        shapes = sparse_shapes(options, dataset).values()
+        parts["scope"] = n_of_m(options.density or DEFAULT_DENSITY, shapes)
     if options.fraction is not None:
         scheduled = isinstance(method.fraction, Cosine)
         parts["fraction"] = Cosine(options.fraction) if scheduled else options.fraction
@@ -356,10 +378,27 @@ def _last_update(options: TrainOptions, method: Method, total_steps: int) -> int
     return min(total_steps - 1, int(share * total_steps))
 
 
-def start_density(parts: dict[str, Any]) -> float | None:
-    """Density that a method starts with, by its parts; None where it is that of the options."""
-    schedule = parts.get("density")
-    return None if schedule is None else float(schedule(0, parts["until"]))
+def beginning(arm: str, parts: Mapping[str, Any]) -> Beginning:
+    """How an arm begins: dense enough and in the form that its method keeps.
+
+    A method that finds its density on the way starts with every connection.
+
+    Args:
+        arm: Name of the method, or ``dense``.
+        parts: Of the method, as `method_parts` gives them.
+    """
+    method = methods().get(arm)
+    if method is None or not parts:
+        return Beginning()
+    scope, unit, schedule = parts.get("scope", method.scope), method.unit, parts.get("density")
+    pattern: str | Pattern = _PATTERNS.get(scope, "random") if isinstance(scope, str) else "random"
+    for form in (scope, unit):
+        if isinstance(form, (NofM, Block)):
+            pattern = form
+    if schedule is None:
+        return Beginning(None, pattern)
+    density = float(schedule(0, parts["until"])) if callable(schedule) else 1.0
+    return Beginning(density, pattern)
 
 
 def data_order(n_samples: int, seed: int, epoch: int) -> Tensor:

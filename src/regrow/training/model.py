@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from regrow.data import Dataset
 from regrow.kernels import dispatch
 from regrow.layers import SparseLayer, SparseLinear, sparse_layers, sparsify
-from regrow.topology import allocate, random_topology
+from regrow.topology import NofM, Topology, allocate
+from regrow.topology.initial import Pattern, pattern_of
 from regrow.training.errors import OptionError
 from regrow.training.models import NETWORKS
 from regrow.training.options import TrainOptions
 
 DEFAULT_DENSITY = 0.1
+_WIDEST = 64  # columns over which n of m are counted, at most
 
 
 def layer_shapes(n_features: int, hidden: tuple[int, ...], n_outputs: int) -> dict[str, list[int]]:
@@ -51,8 +54,26 @@ def check_model(options: TrainOptions, dataset: Dataset) -> None:
         raise OptionError("augment", f"be left out for {dataset.name}, no images", "true")
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """How a sparse arm begins.
+
+    Attributes:
+        density: That it starts with, where it is not the one that it is to end with; then layers
+            with all their connections are sparse layers too, since they are to lose some.
+        pattern: Where the connections are; one with a ``density`` of its own says the number too.
+    """
+
+    density: float | None = None
+    pattern: str | Pattern = "random"
+
+
 def build_model(
-    options: TrainOptions, arm: str, dataset: Dataset, seed: int, density: float | None = None
+    options: TrainOptions,
+    arm: str,
+    dataset: Dataset,
+    seed: int,
+    beginning: Beginning = Beginning(),
 ) -> nn.Module:
     """Build the network of an arm.
 
@@ -64,11 +85,10 @@ def build_model(
         arm: Name of a method, or ``dense``.
         dataset: What to learn.
         seed: Of places and values.
-        density: That the arm starts with, where it is not the one that it is to end with; then
-            layers with all their connections are sparse layers too, since they are to lose some.
+        beginning: How the arm begins.
     """
     if options.model == "mlp":
-        return _perceptron(options, arm, dataset, seed, density)
+        return _perceptron(options, arm, dataset, seed, beginning)
     network = NETWORKS[options.model]
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -76,14 +96,48 @@ def build_model(
         model = network.build(options, dataset)
     if arm == "dense":
         return model
-    kept = _kept(options, density)
-    if density is not None:
-        kept["full"] = "sparse"
-    return sparsify(model, exclude=network.dense, generator=generator, **kept)
+    return sparsify(
+        model,
+        exclude=network.dense,
+        pattern=beginning.pattern,
+        full="dense" if beginning.density is None else "sparse",
+        generator=generator,
+        **_kept(options, beginning),
+    )
 
 
-def _kept(options: TrainOptions, density: float | None) -> dict[str, Any]:
+def sparse_shapes(options: TrainOptions, dataset: Dataset) -> dict[str, Sequence[int]]:
+    """Dense shape of every weight that a sparse arm may hold sparse, by path."""
+    if options.model == "mlp":
+        return dict(layer_shapes(dataset.n_features, options.hidden, dataset.n_classes or 1))
+    network = NETWORKS[options.model]
+    with torch.random.fork_rng(devices=[]):
+        model = sparsify(network.build(options, dataset), 0.5, exclude=network.dense, full="sparse")
+    return {path: tuple(x.topology.shape) for path, x in sparse_layers(model).items()}
+
+
+def n_of_m(density: float, shapes: Iterable[Sequence[int]]) -> NofM:
+    """The n of m whose density is nearest to one asked for, m dividing the columns of all layers.
+
+    Example:
+        >>> n_of_m(0.05, [(512, 784), (10, 512)])
+        NofM(n=1, m=16)
+        >>> n_of_m(0.5, [(512, 784), (10, 512)])
+        NofM(n=1, m=2)
+    """
+    common = math.gcd(*(math.prod(shape[1:]) for shape in shapes))
+    fitting = [m for m in range(1, min(common, _WIDEST) + 1) if common % m == 0]
+    tried = ((n, m) for m in fitting for n in {max(1, math.floor(density * m)),
+                                               max(1, math.ceil(density * m))})  # fmt: skip
+    n, m = min(tried, key=lambda pair: (abs(pair[0] / pair[1] - density), pair[1]))
+    return NofM(n, m)
+
+
+def _kept(options: TrainOptions, beginning: Beginning) -> dict[str, Any]:
     """How many connections, in the words of ``allocate`` and ``sparsify``."""
+    density = beginning.density
+    if hasattr(beginning.pattern, "density"):
+        return {"density": beginning.pattern.density, "allocation": "uniform"}
     if density is None and options.epsilon is not None:
         return {"epsilon": options.epsilon}
     if density is None:
@@ -92,19 +146,22 @@ def _kept(options: TrainOptions, density: float | None) -> dict[str, Any]:
 
 
 def _perceptron(
-    options: TrainOptions, arm: str, dataset: Dataset, seed: int, density: float | None
+    options: TrainOptions, arm: str, dataset: Dataset, seed: int, beginning: Beginning
 ) -> nn.Sequential:
     """Linear layers, ReLU and dropout between them."""
     shapes = layer_shapes(dataset.n_features, options.hidden, dataset.n_classes or 1)
     if arm == "dense":
         counts = {name: math.prod(shape) for name, shape in shapes.items()}
     else:
-        counts = allocate(shapes, **_kept(options, density))
+        counts = allocate(shapes, **_kept(options, beginning))
+    pattern = pattern_of(beginning.pattern)
     generator = torch.Generator().manual_seed(seed)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for name, (rows, columns) in shapes.items():
-        sparse = counts[name] < rows * columns or density is not None
-        modules[name] = _layer(rows, columns, counts[name] if sparse else None, generator)
+        topology = None
+        if counts[name] < rows * columns or beginning.density is not None:
+            topology = pattern((rows, columns), counts[name], generator=generator)
+        modules[name] = _layer(rows, columns, topology, generator)
         if name == "output":
             break
         number = name.removeprefix("hidden")
@@ -114,9 +171,10 @@ def _perceptron(
     return nn.Sequential(modules)
 
 
-def _layer(rows: int, columns: int, count: int | None, generator: torch.Generator) -> nn.Module:
-    if count is not None:
-        topology = random_topology((rows, columns), count, generator=generator)
+def _layer(
+    rows: int, columns: int, topology: Topology | None, generator: torch.Generator
+) -> nn.Module:
+    if topology is not None:
         return SparseLinear(columns, rows, topology=topology, generator=generator)
     layer = nn.Linear(columns, rows)
     bound = 1 / math.sqrt(columns)

@@ -24,11 +24,12 @@ from regrow.training.errors import OptionError, RunError, Stopped
 from regrow.training.fingerprint import fingerprint
 from regrow.training.interrupt import Interruption
 from regrow.training.job import JobRunner, epochs_done, is_done, job_folder
-from regrow.training.loop import Job, method_parts, start_density
+from regrow.training.loop import Job, beginning, method_parts
 from regrow.training.machine import describe_machine, session
 from regrow.training.metrics import tensorboard_writer
 from regrow.training.model import (
     DEFAULT_DENSITY,
+    Beginning,
     Decisions,
     build_model,
     check_model,
@@ -199,7 +200,7 @@ class _Run:
         for arm in self.options.arms:
             if arm == "dense":
                 continue
-            parts = method_parts(self.options, arm, total)
+            parts = method_parts(self.options, arm, total, self.dataset)
             every = parts.get("every", methods()[arm].every)
             if isinstance(every, int) and every >= total:
                 self.progress.note(
@@ -220,22 +221,23 @@ class _Run:
         decided: dict[str, Decisions] = {}
         for arm in self.options.arms:
             decided[arm] = {}
-            for density in self._densities(arm):
-                model = build_model(self.options, arm, self.dataset, self.options.seed, density)
+            for start in self._beginnings(arm):
+                model = build_model(self.options, arm, self.dataset, self.options.seed, start)
                 found = decide_compute(model, batch, self.options.compute)
                 for layer, entries in found.items():
                     decided[arm].setdefault(layer, []).extend(entries)
         write_json(path, decided)
         return decided
 
-    def _densities(self, arm: str) -> list[float | None]:
-        """Densities at which an arm is measured: its own, or some between its start and end."""
+    def _beginnings(self, arm: str) -> list[Beginning]:
+        """What of an arm is measured: its start, and some densities from there to its end."""
         total = self._steps_per_epoch() * self.options.epochs
-        start = start_density(method_parts(self.options, arm, total))
-        if start is None:
-            return [None]
+        start = beginning(arm, method_parts(self.options, arm, total, self.dataset))
+        if start.density is None:
+            return [start]
         end = self.options.density or DEFAULT_DENSITY
-        return [start, math.sqrt(start * end), end]
+        between = math.sqrt(start.density * end)
+        return [start, replace(start, density=between), replace(start, density=end)]
 
     def _learning_rates(
         self, decisions: dict[str, Decisions], interruption: Interruption

@@ -1,0 +1,99 @@
+"""The experiments of the results page: each is one or more runs of `regrow train`.
+
+    python benchmarks/experiments.py resnet --data-dir DATA --runs RUNS
+
+trains what `results/resnet.json` is made from, in folders under RUNS, and writes that file. A run
+that is there already is continued, or only read if it is finished, so the command may be stopped
+and given again. `--list` prints the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from regrow import cli
+from regrow.evolution import methods
+
+ROOT = Path(__file__).parents[1]
+COLLECT = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))["collect"]
+
+_RESNET = (
+    "cifar10 --model resnet-20 --method set --compare static rigl granet dense --epochs 8 "
+    "--seeds 3 --limit-train 4000 --limit-test 2000 --batch-size 64 --augment "
+    "--rate-schedule cosine --warm-up 0.1 --learning-rate 0.1 --weight-decay 0.0005 --every 28"
+)
+_TRANSFORMER = (
+    "tiny-shakespeare --model transformer --context 64 --method set --density 0.25 --seeds 3 "
+    "--epochs 2 --batch-size 32 --rate-schedule cosine --warm-up 0.05 --weight-decay 0 --every 50"
+)
+_LSTM = (
+    "gutenberg --model lstm --context 64 --method set --density 0.33 --seeds 3 --epochs 2 "
+    "--limit-train 16000 --batch-size 32 --optimizer adam --learning-rate 0.003 --weight-decay 0 "
+    "--rate-schedule cosine --warm-up 0.05 --every 50"
+)
+
+
+def experiments() -> dict[str, dict[str, str]]:
+    """By experiment, the arguments of `regrow train` for each of its runs."""
+    evolving = " ".join(sorted(methods().keys() - {"set"}))
+    return {
+        "methods": {
+            "run": f"fashion-mnist --method set --compare {evolving} dense --hidden 512 512 "
+            "--density 0.05 --epochs 10 --seeds 3 --limit-train 10000 --batch-size 100 --every 30",
+        },
+        "resnet": {
+            f"density {density}": f"{_RESNET} --density {density}" for density in ("0.1", "0.05")
+        },
+        "transformer": {
+            "Adam": f"{_TRANSFORMER} --compare static dense --optimizer adam --learning-rate 0.003",
+            "LocalAgeAdam": f"{_TRANSFORMER} --optimizer local-age-adam --learning-rate 0.003",
+        },
+        "lstm": {
+            "gates together": f"{_LSTM} --compare static dense --scope layer",
+            "gates apart": f"{_LSTM} --scope gate",
+        },
+    }
+
+
+def run(name: str, data_dir: str, runs: Path) -> dict[str, Any]:
+    """Do what is not done yet of an experiment, and collect it."""
+    found = {}
+    for label, arguments in experiments()[name].items():
+        folder = runs / f"{name}-{label.replace(' ', '-')}"
+        if (folder / "config.json").exists():
+            code = cli.main(["train", "--resume", str(folder)])
+        else:
+            more = ["--threads", "1", "--data-dir", data_dir, "--out", str(folder)]
+            code = cli.main(["train", *arguments.split(), *more])
+        if code > 1:
+            sys.exit(code)
+        found[label] = {"command": f"regrow train {arguments} --threads 1", **COLLECT(folder)}
+    return found
+
+
+def main() -> None:
+    """Run one experiment."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=experiments())
+    parser.add_argument("--data-dir", default="data", help="folder of the data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
+    parser.add_argument("--list", action="store_true", help="only print the commands")
+    options = parser.parse_args()
+    if options.list:
+        for arguments in experiments()[options.name].values():
+            print(shlex.join(["regrow", "train", *arguments.split(), "--threads", "1"]))
+        return
+    found = run(options.name, options.data_dir, options.runs)
+    path = ROOT / "results" / f"{options.name}.json"
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
