@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from regrow import measure
+    from regrow import export, measure
     from regrow.evolution import Evolution, Method
     from regrow.evolution.methods import methods
     from regrow.layers import (
@@ -51,6 +51,7 @@ __all__ = [
     "align",
     "densify",
     "describe",
+    "export",
     "measure",
     "methods",
     "sparse_layers",
@@ -75,6 +76,7 @@ _ROOMS = {
     "align": "layers",
     "densify": "layers",
     "describe": "layers",
+    "export": "export",
     "measure": "measure",
     "methods": "evolution",
     "sparse_layers": "layers",
