@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+import regrow.kernels.flops  # noqa: F401  so that what surrounds the operators is counted too
+
 Gradients = Callable[[Any, Tensor, Callable[..., Any]], tuple[Tensor | None, ...]]
 
 

