@@ -9,7 +9,22 @@ import pytest
 import regrow
 
 # What an extra brings, by the name it is imported under.
-EXTRAS = ("pandas", "pyarrow", "tensorboard", "scipy", "sklearn", "sparselab", "hypothesis")
+EXTRAS = (
+    "accelerate",
+    "hypothesis",
+    "lightning",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pandas",
+    "pyarrow",
+    "pytorch_lightning",
+    "scipy",
+    "sklearn",
+    "sparselab",
+    "tensorboard",
+    "transformers",
+)
 
 
 def run_python(code: str) -> str:

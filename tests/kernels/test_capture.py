@@ -105,6 +105,7 @@ def test_keeping_goes_on_when_the_values_move(layer: SparseLinear, change: str) 
     else:
         topology = SparseLinear(3, 2, density=0.9).topology
         layer.set_topology(topology, torch.ones(topology.nnz))
+    layer.values.grad = torch.ones_like(layer.values)  # what has been accumulated stays
     backward(layer, torch.ones(2, 3, dtype=layer.values.dtype))
     assert len(capture.take(layer)) == 2
 
@@ -117,3 +118,36 @@ def test_what_is_kept_goes_with_the_layer() -> None:
     del layer
     gc.collect()
     assert len(capture._armed) == 0
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_passes_of_a_step_that_was_not_taken_are_dropped(
+    layer: SparseLinear, set_to_none: bool
+) -> None:
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    capture.arm(layer, history=2)
+    backward(layer, torch.full((1, 3), 1.0))
+    capture.close(layer)
+    optimizer.zero_grad(set_to_none=set_to_none)
+    backward(layer, torch.full((1, 3), 2.0))  # of a step that is then skipped
+    optimizer.zero_grad(set_to_none=set_to_none)
+    backward(layer, torch.full((1, 3), 3.0))
+    backward(layer, torch.full((1, 3), 4.0))
+    assert [(kept.x[0, 0].item(), kept.ago) for kept in capture.take(layer)] == [
+        (1.0, 1),
+        (3.0, 0),
+        (4.0, 0),
+    ]
+
+
+@pytest.mark.parametrize("after", ["arming", "a step"])
+def test_a_layer_used_twice_is_seen_twice(layer: SparseLinear, after: str) -> None:
+    capture.arm(layer)
+    if after == "a step":
+        backward(layer, torch.ones(1, 3))
+        capture.close(layer)
+        layer.zero_grad()
+    for scale in (1.0, 2.0):
+        (layer(torch.full((1, 3), scale)) + layer(torch.full((1, 3), 10 * scale))).sum().backward()
+    found = sorted(kept.x[0, 0].item() for kept in capture.take(layer))
+    assert found == [1.0, 2.0, 10.0, 20.0]

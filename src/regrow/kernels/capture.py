@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -40,6 +41,7 @@ class _Kept:
     history: int
     passes: Captured = field(default_factory=list)
     complete: bool = False
+    backward: int | None = None
 
 
 _armed: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
@@ -107,10 +109,25 @@ def record(values: Tensor, x: Tensor, grad: Tensor) -> None:
     for layer, kept in _armed.items():
         own = layer.values
         if isinstance(own, Tensor) and own.data_ptr() == address:
+            anew = _started_anew(kept, own)
             if kept.complete:
                 older = (Pass(p.x, p.grad, p.ago + 1) for p in kept.passes)
                 kept.passes = [p for p in older if p.ago < kept.history]
                 kept.complete = False
+            elif anew:
+                kept.passes = [p for p in kept.passes if p.ago]
             # Copies, for a loop may refill its input tensor before the update looks.
             kept.passes.append(Pass(x.detach().clone(), grad.detach().clone()))
             return
+
+
+def _started_anew(kept: _Kept, values: Tensor) -> bool:
+    """Whether gradients were dropped without a step, as after an overflow under GradScaler.
+
+    A layer that is used several times in a model is seen several times in one backward pass, and
+    has no gradient before the end of it.
+    """
+    backward = torch._C._current_graph_task_id()
+    another = kept.backward is not None and backward != kept.backward
+    kept.backward = backward
+    return another and (values.grad is None or not bool(values.grad.any()))
