@@ -25,17 +25,18 @@ COLLECT = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))["collect"]
 
 _RESNET = (
     "cifar10 --model resnet-20 --method set --compare static rigl granet dense --epochs 8 "
-    "--seeds 3 --limit-train 4000 --limit-test 2000 --batch-size 64 --augment "
+    "--seeds 2 --limit-train 4000 --limit-test 2000 --batch-size 64 --augment "
     "--rate-schedule cosine --warm-up 0.1 --learning-rate 0.1 --weight-decay 0.0005 --every 28"
 )
 _TRANSFORMER = (
-    "tiny-shakespeare --model transformer --context 64 --method set --density 0.25 --seeds 3 "
-    "--epochs 2 --batch-size 32 --rate-schedule cosine --warm-up 0.05 --weight-decay 0 --every 50"
+    "tiny-shakespeare --model transformer --width 64 --context 64 --method set --density 0.25 "
+    "--seeds 3 --epochs 2 --batch-size 32 --learning-rate 0.003 --weight-decay 0 "
+    "--rate-schedule cosine --warm-up 0.05 --every 50"
 )
 _LSTM = (
     "gutenberg --model lstm --context 64 --method set --density 0.33 --seeds 3 --epochs 2 "
-    "--limit-train 16000 --batch-size 32 --optimizer adam --learning-rate 0.003 --weight-decay 0 "
-    "--rate-schedule cosine --warm-up 0.05 --every 50"
+    "--limit-train 10000 --limit-test 2000 --batch-size 32 --optimizer adam "
+    "--learning-rate 0.003 --weight-decay 0 --rate-schedule cosine --warm-up 0.05 --every 50"
 )
 
 
@@ -51,8 +52,8 @@ def experiments() -> dict[str, dict[str, str]]:
             f"density {density}": f"{_RESNET} --density {density}" for density in ("0.1", "0.05")
         },
         "transformer": {
-            "Adam": f"{_TRANSFORMER} --compare static dense --optimizer adam --learning-rate 0.003",
-            "LocalAgeAdam": f"{_TRANSFORMER} --optimizer local-age-adam --learning-rate 0.003",
+            "Adam": f"{_TRANSFORMER} --compare static dense --optimizer adam",
+            "LocalAgeAdam": f"{_TRANSFORMER} --optimizer local-age-adam",
         },
         "lstm": {
             "gates together": f"{_LSTM} --compare static dense --scope layer",
