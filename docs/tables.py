@@ -163,7 +163,15 @@ TABLES = {
     "tutorial": tutorial_note,
     "memory": memory_note,
     "resume": resume_note,
+    "methods": lambda: _experiment("methods", sort=True),
+    "resnet": lambda: _experiment("resnet"),
+    "transformer": lambda: _experiment("transformer"),
+    "lstm": lambda: _experiment("lstm"),
 }
+
+
+def _experiment(name: str, *, sort: bool = False) -> str:
+    return experiment_table(name, sort=sort) + "\n\n" + experiment_note(name)
 
 
 def _run(name: str, timing: str) -> str:

@@ -19,7 +19,6 @@ from regrow.evolution.schedules import Cosine
 from regrow.layers import sparse_layers
 from regrow.measure import Exploration
 from regrow.topology import Block, NofM
-from regrow.topology.initial import Pattern
 from regrow.training.augment import augmented
 from regrow.training.errors import DivergedError, OptionError
 from regrow.training.flops import FlopCount
@@ -391,7 +390,9 @@ def beginning(arm: str, parts: Mapping[str, Any]) -> Beginning:
     if method is None or not parts:
         return Beginning()
     scope, unit, schedule = parts.get("scope", method.scope), method.unit, parts.get("density")
-    pattern: str | Pattern = _PATTERNS.get(scope, "random") if isinstance(scope, str) else "random"
+    pattern = method.pattern
+    if pattern == "random" and isinstance(scope, str):
+        pattern = _PATTERNS.get(scope, pattern)
     for form in (scope, unit):
         if isinstance(form, (NofM, Block)):
             pattern = form
