@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from regrow.evolution.compose import composed, named, scores
+from regrow.evolution.activations import STEPS, Activations
+from regrow.evolution.changing import Changes
+from regrow.evolution.compose import composed, scores
+from regrow.evolution.dormant import Dormant
 from regrow.evolution.horizon import Horizon
 from regrow.evolution.kept import Kept
 from regrow.evolution.methods import Method
@@ -20,14 +23,11 @@ from regrow.evolution.record import LayerUpdate, UpdateRecord
 from regrow.evolution.schedules import Adaptive, Constant
 from regrow.evolution.scores import DropScore
 from regrow.evolution.site import Site
-from regrow.evolution.starts import STARTS
 from regrow.evolution.trackers import together
 from regrow.evolution.update import Decision, Update
 from regrow.kernels import capture
 from regrow.layers import sparse_layers
 from regrow.optim.carry import (
-    STATE_POLICIES,
-    carry_state,
     check_optimizer,
     check_state,
     unwrapped,
@@ -94,8 +94,6 @@ class Evolution:
         self._seen = 0
         self._horizon = Horizon.of(self.method, steps_per_epoch, total_steps)
         self._drop, self._grow = scores(self.method)
-        self._start = named(STARTS, self.method.start, "start")
-        self._policy = named(STATE_POLICIES, self.method.state, "state")
         fraction = self.method.fraction
         self._fraction = fraction if callable(fraction) else Constant(float(fraction))
         layers = sparse_layers(model)
@@ -109,9 +107,14 @@ class Evolution:
         self._generator = torch.Generator().manual_seed(seed)
         self._early: dict[str, Tensor] = {}
         self._kept = Kept(together(self._drop.tracks, self._grow.tracks), self._grow.seen)
+        self._changes = Changes(self.method, self._kept, self._ranks)
+        self._dormant = Dormant(self.method.active)
+        self._activations = Activations(model, layers) if self._grow.activations else None
+        self._counted = {path: layer.topology.nnz for path, layer in layers.items()}
         self._check()
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
+        self._dormant.rest(layers)
         self._prepare()
 
     @property
@@ -141,11 +144,10 @@ class Evolution:
             What was done.
         """
         fraction = self._scheduled_fraction()
-        plots = self._plots(fraction, self._grow.listens)
         density = self._scheduled_density(fraction)
-        update = Update(self.method, self._drop, self._grow, plots, fraction, density, self._shares)
-        del plots  # so that nothing of a layer is held when its turn is over
-        return UpdateRecord(self.steps, fraction, self._carry_out(update.decide()))
+        with self._dormant.awake(sparse_layers(self.model)):
+            update = self._planned(fraction, density, self._grow.listens)
+            return UpdateRecord(self.steps, fraction, self._changes.make(update.decide()))
 
     @torch.no_grad()
     def prune(self, fraction: float | None = None) -> UpdateRecord:
@@ -162,16 +164,9 @@ class Evolution:
         share = self._scheduled_fraction() if fraction is None else fraction
         if not 0 <= share < 1:
             raise ValueError(f"fraction to prune must be in [0, 1), got {share}")
-        update = Update(
-            self.method,
-            self._drop,
-            self._grow,
-            self._plots(share, False),
-            share,
-            None,
-            self._shares,
-        )
-        return UpdateRecord(self.steps, share, self._carry_out(update.prune()))
+        with self._dormant.awake(sparse_layers(self.model)):
+            update = self._planned(share, None, captured=False)
+            return UpdateRecord(self.steps, share, self._changes.make(update.prune()))
 
     @torch.no_grad()
     def rewire(self, path: str, keep: Tensor, grown: Tensor) -> LayerUpdate:
@@ -202,7 +197,8 @@ class Evolution:
             raise ValueError(
                 f"path to rewire must be one of {', '.join(sorted(sites))}, got {path!r}"
             )
-        return self._carry_out([Decision(sites[path], keep, grown)])[path]
+        with self._dormant.awake(sparse_layers(self.model)):
+            return self._changes.make([Decision(sites[path], keep, grown)])[path]
 
     def report(self, loss: float) -> None:
         """Tell the validation loss, for methods that decide by it; to others it does nothing.
@@ -254,7 +250,10 @@ class Evolution:
         try:
             with torch.enable_grad(), capture.aside(layers.values()) as passes:
                 backward()
-            gradients = {path: layer.values.grad for path, layer in layers.items()}
+            gradients = {
+                path: None if layer.values.grad is None else self._ranks.mean(layer.values.grad)
+                for path, layer in layers.items()
+            }
         finally:
             for parameter, grad in zip(parameters, held, strict=True):
                 parameter.grad = grad
@@ -273,6 +272,9 @@ class Evolution:
             "memory": dict(self._memory),
             "generator": self._generator.get_state(),
             "kept": self._kept.state_dict(),
+            "dormant": self._dormant.state_dict(),
+            "activations": self._activations.state_dict() if self._activations else {},
+            "passes": self._passes(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -297,8 +299,23 @@ class Evolution:
         self._memory = dict(state["memory"])
         self._generator.set_state(state["generator"])
         self._early = {}
-        self._kept.load_state_dict(state["kept"], sparse_layers(self.model))
+        layers = sparse_layers(self.model)
+        self._counted = {path: layer.topology.nnz for path, layer in layers.items()}
+        self._kept.load_state_dict(state["kept"], layers)
+        self._dormant.load_state_dict(state["dormant"], layers)
         self._prepare()
+        if self._activations:
+            self._activations.load_state_dict(state["activations"])
+        for path, passes in state["passes"].items():
+            capture.resume(layers[path], [capture.Pass(*each) for each in passes])
+
+    def _passes(self) -> dict[str, list[tuple[Tensor, Tensor, int]]]:
+        """What layers keep of earlier steps, where growth looks back further than one."""
+        layers = sparse_layers(self.model) if self._grow.history > 1 else {}
+        return {
+            path: [(kept.x, kept.grad, kept.ago) for kept in capture.so_far(layer)]
+            for path, layer in layers.items()
+        }
 
     # Schedules
 
@@ -360,6 +377,11 @@ class Evolution:
 
     def _prepare(self) -> None:
         """Ask the layers to keep what the next optimiser step's update will look at."""
+        if self._activations:
+            if self._horizon.due_within(self.steps, STEPS):
+                self._activations.listen()
+            else:
+                self._activations.stop()
         if not self._grow.listens:
             return
         due = self._horizon.due_within(self.steps, self._grow.history)
@@ -390,6 +412,8 @@ class Evolution:
 
     @torch.no_grad()
     def _look(self) -> None:
+        self._check_state()
+        self._dormant.wake(sparse_layers(self.model))
         due = self._drop.before and self._horizon.due(self.steps + 1)
         if due or self._kept.trackers:
             sites = self._sites(self._scheduled_fraction(), captured=False)
@@ -402,6 +426,7 @@ class Evolution:
         # Fused optimisers are called under GradScaler even if they are to skip the step.
         overflow = getattr(self.optimizer, "found_inf", None)
         if overflow is not None and bool(overflow):
+            self._dormant.rest(sparse_layers(self.model))
             return
         self.steps += 1
         if self._kept.trackers:
@@ -410,6 +435,24 @@ class Evolution:
         if self._grow.listens:
             for layer in sparse_layers(self.model).values():
                 capture.close(layer)
+        if self._activations:
+            self._activations.settle()
+        self._dormant.rest(sparse_layers(self.model))
+
+    def _check_state(self) -> None:
+        """Refuse an optimiser that still knows another number of connections than were loaded."""
+        for path, layer in sparse_layers(self.model).items():
+            nnz = layer.topology.nnz
+            if self._counted.get(path) == nnz:
+                continue
+            self._counted[path] = nnz
+            for name, entry in self.optimizer.state.get(layer.values, {}).items():
+                if isinstance(entry, Tensor) and entry.dim() == 1 and entry.numel() != nnz:
+                    raise ValueError(
+                        f"optimiser state {name!r} of {path} must have an entry for each of "
+                        f"{nnz} connections, got {entry.numel()}: load the optimiser's state of "
+                        f"the same checkpoint as the model's, or make the optimiser after loading"
+                    )
 
     # One update
 
@@ -417,7 +460,7 @@ class Evolution:
         """The layers as an update sees them; refused before anything of them is changed."""
         layers = sparse_layers(self.model)
         for path, layer in layers.items():
-            check_state(self.optimizer, layer.values, path, self._policy)
+            check_state(self.optimizer, layer.values, path, self._changes.policy)
         return [
             Site(
                 path,
@@ -430,51 +473,15 @@ class Evolution:
                 self._kept.of(path, layer),
                 self._memory,
                 self._kept.ever(path, layer),
+                self._activations.of(path) if captured and self._activations else None,
                 ranks=self._ranks,
             )
             for path, layer in layers.items()
         ]
 
-    def _plots(self, fraction: float, captured: bool) -> list[Plot]:
-        return [
+    def _planned(self, fraction: float, density: float | None, captured: bool) -> Update:
+        plots = [
             Plot(site, self.method, self._drop, self._early.pop(site.path, None))
             for site in self._sites(fraction, captured)
         ]
-
-    def _carry_out(self, decisions: Iterable[Decision]) -> dict[str, LayerUpdate]:
-        """Carry out what rank 0 has decided, layer after layer."""
-        done, replaced = {}, False
-        for decision in decisions:
-            layer = decision.site.layer
-            values = layer.values
-            done[decision.site.path] = self._apply(decision)
-            replaced |= layer.values is not values
-        if replaced:
-            self._ranks.rewrap()
-        return done
-
-    def _apply(self, decision: Decision) -> LayerUpdate:
-        """Carry out what was decided for one layer."""
-        site = decision.site
-        keep = self._ranks.first(decision.keep)
-        grown = self._ranks.first_of_any_shape(decision.grown)
-        dropped = keep.numel() - int(torch.count_nonzero(keep))
-        if dropped != grown.numel():
-            self._ranks.check_change(site.path, site.layer)
-        if dropped or grown.numel():
-            self._rewire(site, Decision(site, keep, grown))
-        return LayerUpdate(dropped, grown.numel(), site.layer.topology.nnz)
-
-    def _rewire(self, site: Site, decision: Decision) -> None:
-        layer, old = site.layer, site.layer.values
-        change = site.topology.rewire(decision.keep, decision.grown)
-        # No pass will go through the old connections; their room is needed now.
-        layer.topology.forget_columns()
-        start = self._ranks.first(self._start(layer, change.grown, self._generator))
-        values = change.carry(old.detach(), start)
-        grad = None if old.grad is None else change.carry(old.grad, start.new_zeros(start.shape))
-        layer.set_topology(change.topology, values)
-        layer.values.grad = grad
-        del values, start  # as large as the layer, and copied by now
-        carry_state(self.optimizer, old, layer.values, change, self._policy, site.path)
-        self._kept.follow(site.path, layer, change)
+        return Update(self.method, self._drop, self._grow, plots, fraction, density, self._shares)

@@ -49,7 +49,7 @@ class Update:
         method: Its parts.
         drop: The drop score.
         grow: The grow score.
-        plots: All layers of the evolution.
+        plots: All layers of the evolution; the list is used up.
         fraction: Share to drop.
         density: Density to reach over all layers; None keeps what there is.
         shares: Relative density of each layer, by path.
@@ -60,13 +60,13 @@ class Update:
         method: Method,
         drop: DropScore,
         grow: GrowScore,
-        plots: Sequence[Plot],
+        plots: list[Plot],
         fraction: float,
         density: float | None,
         shares: dict[str, float],
     ) -> None:
         self._method, self._drop, self._grow = method, drop, grow
-        self._plots = list(plots)
+        self._plots = plots
         self._fraction = fraction
         self._shares = shares
         self._generator = plots[0].site.generator

@@ -68,6 +68,18 @@ def take(layer: nn.Module) -> Captured:
     return kept.passes if kept else []
 
 
+def so_far(layer: nn.Module) -> Captured:
+    """The passes kept until now, which are kept on."""
+    kept = _armed.get(layer)
+    return list(kept.passes) if kept else []
+
+
+def resume(layer: nn.Module, passes: Captured) -> None:
+    """Go on with passes kept by an armed layer before, of optimiser steps that are complete."""
+    if kept := _armed.get(layer):
+        kept.passes, kept.complete = list(passes), True
+
+
 def close(layer: nn.Module) -> None:
     """The optimiser has stepped: what is kept is complete, and a next pass starts another step.
 
