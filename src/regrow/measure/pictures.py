@@ -34,6 +34,12 @@ from regrow.measure._canvas import (
     style,
     to_svg,
 )
+from regrow.measure._structure_pictures import (
+    adjacency,
+    degree_law_curve,
+    heat_map,
+    singular_values,
+)
 from regrow.measure._trade_picture import trade_off
 
 if TYPE_CHECKING:
@@ -44,15 +50,19 @@ Floats: TypeAlias = NDArray[np.float64]
 
 __all__ = [
     "COLOURS",
+    "adjacency",
     "arm_colours",
     "break_even_curves",
     "curves",
+    "degree_law_curve",
     "degrees",
+    "heat_map",
     "histogram",
     "input_maps",
     "map_gradient",
     "map_png",
     "save_png",
+    "singular_values",
     "to_svg",
     "trade_off",
     "updates",
