@@ -340,6 +340,8 @@ def test_text_is_told_of_in_bits(make_run: MakeRun) -> None:
     assert page.headline.startswith("Trained from scratch with 9.3% of the connections: 0.80")
     assert "bits per character in the test (dense twin: 0." in page.headline
     assert "bits fewer a character than its dense twin" in page.text
+    assert "64 characters each, 10 different" in page.text
+    assert 'Characters: "0123456789"' in page.text
 
 
 def test_damaged_files_are_told_of(make_run: MakeRun) -> None:

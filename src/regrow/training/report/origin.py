@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any
 
@@ -40,6 +41,9 @@ def data_line(run: Run) -> str:
     ]
     if sizes:
         parts.append(" + ".join(sizes) + " samples")
+    if run.task == "language":
+        window, characters = data.get("n_features"), data.get("n_classes")
+        return " · ".join([*parts, f"{window} characters each, {characters} different"])
     for key, noun in (("n_features", "feature"), ("n_classes", "class")):
         number = data.get(key)
         if isinstance(number, int):
@@ -75,7 +79,7 @@ def reproduce(run: Run) -> Html:
         [
             tag("p", "The command that made this run; the same seed gives the same numbers."),
             tag("pre", tag("code", command(run)), tabindex="0"),
-            tag("p", "Classes: ", ", ".join(map(str, names)), ".", class_="note")
+            tag("p", _names(run, names), class_="note")
             if isinstance(names, list) and names
             else None,
             *(tag("p", f"Data: {note}", class_="note") for note in notes or ()),
@@ -91,6 +95,13 @@ def reproduce(run: Run) -> Html:
             ),
         ]
     )
+
+
+def _names(run: Run, names: list[object]) -> str:
+    """The classes, or the characters."""
+    if run.task == "language":
+        return f"Characters: {json.dumps(''.join(map(str, names)), ensure_ascii=False)}"
+    return f"Classes: {', '.join(map(str, names))}."
 
 
 def command(run: Run) -> str:
