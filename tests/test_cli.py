@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from regrow import cli
+from regrow.evolution import methods
+from regrow.topology.allocation import ALLOCATIONS
 from regrow.training.errors import Stopped
 
+KNOWN = ", ".join(sorted([*methods(), "dense"]))
 SMALL = ["--hidden", "16", "--learning-rate", "0.05", "--threads", "1", "--compute", "csr"]
 
 
@@ -44,6 +47,8 @@ def test_end_to_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert (out / "report.html").stat().st_size > 1000
     assert "digits: classification of 64 features" in progress
     assert "dense seed 0: epoch 2/2, loss " in progress
+    typed = json.loads((out / "config.json").read_text())["command"]
+    assert typed.startswith("regrow train --epochs 2 --compare dense static --out ")
     code, again, _ = run(capsys, "train", "--resume", out, "--quiet")
     assert (code, again) == (0, table)
     (out / "report.html").unlink()
@@ -104,10 +109,15 @@ def test_default_folder_names_data_method_and_time(
         (["--learning-rate", "fast"], "--learning-rate must be a number > 0 or auto, got fast"),
         (["--every", "day"], "--every must be a whole number >= 1 or epoch, got day"),
         (["--compute", "gpu"], "--compute must be one of auto, csr, dense, got gpu"),
-        (["--method", "sett"], "--method must be one of dense, rigl, set, static, got sett"),
+        (["--method", "sett"], f"--method must be one of {KNOWN}, got sett"),
+        (["--compare", "dens"], f"--compare must be one of {KNOWN}, got dens"),
         (
-            ["--compare", "dens"],
-            "--compare must be one of dense, rigl, set, static, got dens",
+            ["--allocation", "even"],
+            f"--allocation must be one of {', '.join(ALLOCATIONS)}, got even",
+        ),
+        (
+            ["--model", "lstm"],
+            "--model must be another for digits, no text, got lstm",
         ),
         (
             ["--density", "0.1", "--epsilon", "2"],

@@ -41,7 +41,7 @@ _SCHEDULE_SHARE = 0.75
 # By scope, the pattern of a topology that keeps it.
 _PATTERNS = {"row": "fan-in", "column": "fan-out"}
 # The exploration rate takes a mark for every position; above this many it is not measured.
-_MOST_MARKS = 2**26
+_MOST_MARKS = 2**29
 
 OnStep = Callable[["Trainer", float], None]
 
