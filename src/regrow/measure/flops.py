@@ -66,6 +66,9 @@ def training_flops(
     every position (of as many passes as they remember); others cost next to nothing, and scores
     and selections count as nothing. Layers that are not sparse count in every step.
 
+    Layers keep their shares of the connections, as they do in most methods; where a method lets
+    connections move between layers of different cost per connection, its updates decide the rest.
+
     Args:
         model: As it is before the training.
         example_input: One batch.
