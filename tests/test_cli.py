@@ -13,6 +13,7 @@ import pytest
 
 from regrow import cli
 from regrow.evolution import methods
+from regrow.evolution.starts import STARTS
 from regrow.topology.allocation import ALLOCATIONS
 from regrow.training.errors import Stopped
 
@@ -115,6 +116,7 @@ def test_default_folder_names_data_method_and_time(
             ["--allocation", "even"],
             f"--allocation must be one of {', '.join(ALLOCATIONS)}, got even",
         ),
+        (["--start", "x"], f"--start must be one of {', '.join(STARTS)}, got x"),
         (
             ["--model", "lstm"],
             "--model must be another for digits, no text, got lstm",

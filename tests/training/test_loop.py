@@ -159,6 +159,7 @@ def test_parts_of_a_method() -> None:
     assert method_parts(options, "rigl", 100, DIGITS) == expected
     assert method_parts(TrainOptions(until=0.5), "set", 100, DIGITS) == {"until": 50}
     assert method_parts(TrainOptions(scope="global"), "set", 100, DIGITS)["scope"] == "global"
+    assert method_parts(TrainOptions(start="init"), "set", 100, DIGITS)["start"] == "init"
 
 
 def test_a_method_that_prunes_ends_with_the_density_of_the_options() -> None:

@@ -352,6 +352,8 @@ def method_parts(
     parts: dict[str, Any] = {"until": _last_update(options, method, total_steps)}
     if options.every is not None:
         parts["every"] = options.every
+    if options.start is not None:
+        parts["start"] = options.start
     if options.scope is not None:
         parts["scope"] = options.scope
     elif isinstance(method.scope, NofM):

@@ -211,6 +211,13 @@ class TrainOptions:
         _optional(_text),
         group="method",
     )
+    start: str | None = _option(
+        None,
+        "values of new connections: zero, init, ...; default: that of the method",
+        "be the name of a value start",
+        _optional(_text),
+        group="method",
+    )
     compare: tuple[str, ...] = _option(
         (),
         "twins to train beside it under the same budget, e.g. dense static",

@@ -18,6 +18,7 @@ import torch
 import regrow
 from regrow.data import Dataset, load
 from regrow.evolution import methods
+from regrow.evolution.starts import STARTS
 from regrow.files import read_json, write_json
 from regrow.topology.allocation import ALLOCATIONS
 from regrow.training.errors import OptionError, RunError, Stopped
@@ -290,8 +291,10 @@ def _check_names(options: TrainOptions) -> None:
         if arm not in known:
             name = "method" if arm == options.method else "compare"
             raise OptionError(name, f"be one of {', '.join(known)}", arm)
-    if options.allocation not in ALLOCATIONS:
-        raise OptionError("allocation", f"be one of {', '.join(ALLOCATIONS)}", options.allocation)
+    for name, registered in (("allocation", ALLOCATIONS), ("start", STARTS)):
+        value = getattr(options, name)
+        if value is not None and value not in registered:
+            raise OptionError(name, f"be one of {', '.join(registered)}", value)
 
 
 def _resolved(options: TrainOptions) -> TrainOptions:
