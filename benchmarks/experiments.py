@@ -26,7 +26,8 @@ COLLECT = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))["collect"]
 _RESNET = (
     "cifar10 --model resnet-20 --method set --compare static rigl granet dense --epochs 8 "
     "--seeds 2 --limit-train 4000 --limit-test 2000 --batch-size 64 --augment "
-    "--rate-schedule cosine --warm-up 0.1 --learning-rate 0.1 --weight-decay 0.0005 --every 28 --until 0.75"
+    "--rate-schedule cosine --warm-up 0.1 --learning-rate 0.1 --weight-decay 0.0005 --every 28 "
+    "--until 0.75"
 )
 _TRANSFORMER = (
     "tiny-shakespeare --model transformer --width 64 --context 64 --method set --density 0.25 "
@@ -36,7 +37,8 @@ _TRANSFORMER = (
 _LSTM = (
     "gutenberg --model lstm --context 64 --method set --density 0.33 --seeds 3 --epochs 2 "
     "--limit-train 10000 --limit-test 2000 --batch-size 32 --optimizer adam "
-    "--learning-rate 0.003 --weight-decay 0 --rate-schedule cosine --warm-up 0.05 --every 50"
+    "--learning-rate 0.003 --weight-decay 0 --rate-schedule cosine --warm-up 0.05 --every 50 "
+    "--start zero --until 0.75"
 )
 
 
