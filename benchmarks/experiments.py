@@ -19,6 +19,7 @@ from typing import Any
 
 from regrow import cli
 from regrow.evolution import methods
+from regrow.measure import pictures
 
 ROOT = Path(__file__).parents[1]
 COLLECT = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))["collect"]
@@ -80,6 +81,30 @@ def run(name: str, data_dir: str, runs: Path) -> dict[str, Any]:
     return found
 
 
+def draw(name: str, found: dict[str, Any]) -> None:
+    """Score against what it cost, in seconds and in FLOPs, as pictures for the results page."""
+    arms = {arm: figures for run in found.values() for arm, figures in run["arms"].items()}
+    epochs = next(iter(found.values()))["epochs"]
+    costs = {
+        "seconds": ("seconds_per_epoch", epochs, "seconds of training"),
+        "flops": ("flops_training_total", 1, "FLOPs of training"),
+    }
+    for cost, (key, times, label) in costs.items():
+        marks = {
+            arm: [(times * x, y) for x, y in zip(figures[key], figures["test_score"], strict=True)]
+            for arm, figures in arms.items()
+            if figures["test_score"]
+        }
+        figure = pictures.trade_off(
+            marks,
+            title=f"Test accuracy and {label}",
+            subtitle="last epoch, mean and deviation over seeds",
+            x_label=label,
+            percent=True,
+        )
+        pictures.save_png(figure, ROOT / "docs" / "images" / f"{name}-{cost}.png")
+
+
 def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -96,6 +121,8 @@ def main() -> None:
     path = ROOT / "results" / f"{options.name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(f"wrote {path}")
+    if options.name == "methods":
+        draw(options.name, found)
 
 
 if __name__ == "__main__":
