@@ -21,6 +21,7 @@ from regrow import (
     SparseRNN,
 )
 from regrow.layers.attention import SparseMultiheadAttention
+from regrow.topology.structured import Block, block_topology, nm_topology
 
 COMPUTES = ["csr", "dense", "auto"]
 
@@ -52,6 +53,17 @@ def test_linear(compute: str, needs: bool) -> None:
     layer.values.requires_grad_(False)
     assert both(layer, x.detach().requires_grad_()) == (2 * 7 * 120, 2 * 7 * 120)
     assert both(layer, torch.ones(5, 7, 40, requires_grad=True))[0] == 2 * 35 * 120
+
+
+@pytest.mark.parametrize("compute", [*COMPUTES, "block", "nm"])
+def test_linear_with_a_structure(compute: str) -> None:
+    if compute == "nm":
+        topology = nm_topology((32, 64), 2, 4)
+    else:
+        topology = block_topology((32, 64), 256, Block(4, 4))
+    layer = SparseLinear(64, 32, topology=topology, compute=compute)
+    once = 2 * 5 * topology.nnz
+    assert both(layer, torch.ones(5, 64, requires_grad=True)) == (once, 2 * once)
 
 
 @pytest.mark.parametrize("compute", COMPUTES)

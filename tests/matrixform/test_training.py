@@ -13,6 +13,7 @@ from torch.nn import functional
 from regrow import Evolution, SparseLinear
 from regrow import matrixform as mf
 from regrow.data import load
+from regrow.topology.structured import Block, block_topology, nm_topology
 
 ACTIVATIONS = {
     "relu": (mf.ReLU, nn.ReLU),
@@ -96,6 +97,36 @@ def test_whole_training_steps(compute: str, optimizer: str, activation: str) -> 
         expected.backward()
         theirs.step()
         assert loss == pytest.approx(expected.item(), abs=1e-10)
+        parameters_agree(model, twin, 1e-10)
+
+
+@pytest.mark.parametrize("compute", ["block", "nm"])
+def test_structured_weights(compute: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    modules: list[nn.Module] = []
+    for shape in ((48, 32), (32, 48), (8, 32)):
+        if compute == "nm":
+            topology = nm_topology(shape, 2, 4, generator=generator)
+        else:
+            connections = shape[0] * shape[1] // 4
+            topology = block_topology(shape, connections, Block(4, 4), generator=generator)
+        modules += [
+            SparseLinear(
+                shape[1], shape[0], topology=topology, compute=compute, generator=generator,
+                dtype=torch.float64,
+            ),
+            nn.Tanh(),
+        ]  # fmt: skip
+    model = nn.Sequential(*modules[:-1])
+    twin, ours = twin_of(model, "tanh"), mf.Momentum(0.9)
+    theirs = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    rng = np.random.default_rng(6)
+    for _ in range(10):
+        x, labels = rng.standard_normal((16, 32)), rng.integers(0, 8, 16)
+        mf.train_batch(twin, mf.SoftmaxCrossEntropy(), ours, x, mf.one_hot(labels, 8), 0.1)
+        theirs.zero_grad()
+        functional.cross_entropy(model(torch.tensor(x)), torch.tensor(labels)).backward()
+        theirs.step()
         parameters_agree(model, twin, 1e-10)
 
 

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 # Up to this many rows or columns all singular values are found, by a dense decomposition.
 _DENSE = 2048
-_FEW = 64
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def spectrum(weight: SparseLayer | Topology, *, count: int | None = None) -> Spe
 
     Args:
         weight: A sparse layer, for its values; or a topology, for a 1 at each connection.
-        count: How many of the greatest to find; all if None, or 64 where rows and columns are more
+        count: How many of the greatest to find; all if None, or 16 where rows and columns are more
             than 2048.
 
     Raises:
