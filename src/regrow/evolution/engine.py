@@ -146,7 +146,7 @@ class Evolution:
         fraction = self._scheduled_fraction()
         density = self._scheduled_density(fraction)
         with self._dormant.awake(sparse_layers(self.model)):
-            update = self._planned(fraction, density, self._grow.listens)
+            update = self._planned(fraction, density, grows=True)
             return UpdateRecord(self.steps, fraction, self._changes.make(update.decide()))
 
     @torch.no_grad()
@@ -165,7 +165,7 @@ class Evolution:
         if not 0 <= share < 1:
             raise ValueError(f"fraction to prune must be in [0, 1), got {share}")
         with self._dormant.awake(sparse_layers(self.model)):
-            update = self._planned(share, None, captured=False)
+            update = self._planned(share, None, grows=False)
             return UpdateRecord(self.steps, share, self._changes.make(update.prune()))
 
     @torch.no_grad()
@@ -221,7 +221,7 @@ class Evolution:
 
     def sites(self) -> dict[str, Site]:
         """Every layer as a score sees it now, by path; nothing is changed."""
-        return {site.path: site for site in self._sites(self._scheduled_fraction(), captured=False)}
+        return {site.path: site for site in self._sites(self._scheduled_fraction(), grows=False)}
 
     def probe(self, backward: Callable[[], object]) -> dict[str, Site]:
         """Run passes aside from training, and return sites that know their gradients.
@@ -416,7 +416,7 @@ class Evolution:
         self._dormant.wake(sparse_layers(self.model))
         due = self._drop.before and self._horizon.due(self.steps + 1)
         if due or self._kept.trackers:
-            sites = self._sites(self._scheduled_fraction(), captured=False)
+            sites = self._sites(self._scheduled_fraction(), grows=False)
             self._kept.track(sites, before=True)
             if due:
                 self._early = {site.path: self._drop.score(site) for site in sites}
@@ -430,7 +430,7 @@ class Evolution:
             return
         self.steps += 1
         if self._kept.trackers:
-            sites = self._sites(self._scheduled_fraction(), captured=False)
+            sites = self._sites(self._scheduled_fraction(), grows=False)
             self._kept.track(sites, before=False)
         if self._grow.listens:
             for layer in sparse_layers(self.model).values():
@@ -440,23 +440,15 @@ class Evolution:
         self._dormant.rest(sparse_layers(self.model))
 
     def _check_state(self) -> None:
-        """Refuse an optimiser that still knows another number of connections than were loaded."""
+        """Refuse an optimiser that still knows other connections than were loaded."""
         for path, layer in sparse_layers(self.model).items():
-            nnz = layer.topology.nnz
-            if self._counted.get(path) == nnz:
-                continue
-            self._counted[path] = nnz
-            for name, entry in self.optimizer.state.get(layer.values, {}).items():
-                if isinstance(entry, Tensor) and entry.dim() == 1 and entry.numel() != nnz:
-                    raise ValueError(
-                        f"optimiser state {name!r} of {path} must have an entry for each of "
-                        f"{nnz} connections, got {entry.numel()}: load the optimiser's state of "
-                        f"the same checkpoint as the model's, or make the optimiser after loading"
-                    )
+            if self._counted.get(path) != layer.topology.nnz:
+                self._counted[path] = layer.topology.nnz
+                check_state(self.optimizer, layer.values, path, self._changes.policy)
 
     # One update
 
-    def _sites(self, fraction: float, captured: bool) -> list[Site]:
+    def _sites(self, fraction: float, grows: bool) -> list[Site]:
         """The layers as an update sees them; refused before anything of them is changed."""
         layers = sparse_layers(self.model)
         for path, layer in layers.items():
@@ -466,22 +458,22 @@ class Evolution:
                 path,
                 layer,
                 self._generator,
-                capture.take(layer) if captured else [],
+                capture.take(layer) if grows and self._grow.listens else [],
                 self.optimizer,
                 self.steps,
                 fraction,
                 self._kept.of(path, layer),
                 self._memory,
                 self._kept.ever(path, layer),
-                self._activations.of(path) if captured and self._activations else None,
+                self._activations.of(path) if grows and self._activations else None,
                 ranks=self._ranks,
             )
             for path, layer in layers.items()
         ]
 
-    def _planned(self, fraction: float, density: float | None, captured: bool) -> Update:
+    def _planned(self, fraction: float, density: float | None, grows: bool) -> Update:
         plots = [
             Plot(site, self.method, self._drop, self._early.pop(site.path, None))
-            for site in self._sites(fraction, captured)
+            for site in self._sites(fraction, grows)
         ]
         return Update(self.method, self._drop, self._grow, plots, fraction, density, self._shares)

@@ -108,12 +108,20 @@ def check_state(
     Raises:
         TypeError: A state entry is neither a scalar nor of the parameter's shape, or the policy
             is ``age`` and the optimiser counts no ages.
+        ValueError: The state is of another number of connections.
     """
     shape = tuple(parameter.shape)
     state = optimizer.state.get(parameter, {})
+    lengths = {len(entry) for entry in state.values() if isinstance(entry, Tensor) and entry.dim()}
     for name, entry in state.items():
         if _is_scalar(entry) or (isinstance(entry, Tensor) and tuple(entry.shape) == shape):
             continue
+        if isinstance(entry, Tensor) and entry.dim() == len(shape) == 1 == len(lengths):
+            raise ValueError(
+                f"optimiser state {name!r} of {path} must have an entry for each of {shape[0]} "
+                f"connections, got {len(entry)}: load the optimiser's state of the same checkpoint "
+                f"as the model's, or make the optimiser after loading the model"
+            )
         form = tuple(entry.shape) if isinstance(entry, Tensor) else type(entry).__name__
         raise TypeError(
             f"optimiser state {name!r} of {path} must be a scalar or have shape {shape} to "
