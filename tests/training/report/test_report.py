@@ -333,6 +333,16 @@ def test_many_arms_stand_best_first_beside_what_they_cost(make_run: MakeRun) -> 
     assert "score-and-seconds" not in few.source
 
 
+def test_connections_are_drawn_where_their_number_changes(make_run: MakeRun) -> None:
+    run = make_run(seeds=1)
+    assert "Connections by epoch" not in report(run).source
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["connections"] += 1000 // row["epoch"] if row["arm"] == "set" else 0
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "Connections by epoch: set ends at" in report(run).source
+
+
 def test_text_is_told_of_in_bits(make_run: MakeRun) -> None:
     run = make_run(best={"set": 0.80, "dense": 0.90}, seeds=3)
     rewrite(run / "dataset.json", task="language")

@@ -132,7 +132,7 @@ def _total(training: Training, key: str) -> float:
 
 
 def exploration(run: Run) -> list[Picture]:
-    """Fraction of positions ever tried, and connections replaced, over the epochs."""
+    """Positions ever tried, connections where their number changes, and those replaced."""
     rates = {arm: seeds for arm, seeds in _series(run, "exploration", "epoch").items() if seeds}
     found = []
     longest = max((len(y) for seeds in rates.values() for _, y in seeds), default=0)
@@ -146,6 +146,13 @@ def exploration(run: Run) -> list[Picture]:
         )
         words = _ends(run, rates, "Exploration", "epoch", percent=True)
         found.append(Picture("exploration", figure, words))
+    if any(len(set(training.column("connections"))) > 1 for training in run.trainings):
+        counts = _series(run, "connections", "epoch")
+        figure = pictures.curves(
+            counts, title="Connections", subtitle="of the whole network", colours=colours(run)
+        )
+        words = _ends(run, counts, "Connections", "epoch")
+        found.append(Picture("connections", figure, words))
     for training in run.trainings:
         if training.evolves:
             dropped, grown = training.column("dropped"), training.column("grown")
@@ -282,12 +289,13 @@ def _any_finite(lines: Seeds) -> bool:
 def _ends(run: Run, lines: Seeds, title: str, x_label: str, *, percent: bool = False) -> str:
     """Where each line ends, in words."""
     parts = []
-    accuracy = title != "Loss" and (run.classifies or percent)
+    accuracy = title not in ("Loss", "Connections") and (run.classifies or percent)
     for arm, seeds in lines.items():
         last = [y[-1] for _, y in seeds if math.isfinite(y[-1])]
         if last:
             mean = sum(last) / len(last)
             said = wording.percent(mean, score_digits(run)) if accuracy else f"{mean:.3f}"
+            said = wording.count(mean) if title == "Connections" else said
             parts.append(f"{arm} ends at {said}")
     return f"{title} by {x_label}: {', '.join(parts) or 'no finite value'}."
 
