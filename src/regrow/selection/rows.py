@@ -1,0 +1,114 @@
+"""Rows of a table as scaled batches; what is stored sparse is made dense a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+Scale = Literal["standard", "minmax", "global"] | None
+
+SCALES = ("standard", "minmax", "global", None)
+
+
+class Rows:
+    """A table ``[rows, features]`` that hands out float32 batches, shifted and scaled.
+
+    Args:
+        table: NumPy array, or SciPy sparse array or matrix; it is not copied where it is float32.
+        scale: ``standard``: mean 0 and standard deviation 1 of every feature; ``minmax``: every
+            feature in [0, 1]; ``global``: one mean and one standard deviation for the whole table,
+            so that features keep their differences in spread; None: as it is.
+
+    Attributes:
+        constant: Features with one value only, bool ``[features]``.
+        sparse: Whether the table is stored sparse.
+
+    Example:
+        >>> rows = Rows(np.array([[0.0, 5.0], [2.0, 5.0]]), scale="minmax")
+        >>> rows.batch(torch.tensor([1, 0]))
+        tensor([[1., 0.],
+                [0., 0.]])
+        >>> rows.constant
+        array([False,  True])
+    """
+
+    def __init__(self, table: Any, scale: Scale) -> None:
+        self.sparse = sparse.issparse(table)
+        if self.sparse:
+            self._table = sparse.csr_array(table).astype(np.float32)
+        else:
+            self._table = torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32))
+        low, high = _extremes(table)
+        self.constant: NDArray[np.bool_] = low == high
+        shift, factor = _scaling(table, scale, low, high)
+        self._shift = torch.from_numpy(shift.astype(np.float32))
+        self._factor = torch.from_numpy(factor.astype(np.float32))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features."""
+        rows, features = self._table.shape
+        return int(rows), int(features)
+
+    def batch(self, chosen: Tensor) -> Tensor:
+        """The rows of these numbers, float32 ``[chosen, features]``."""
+        if self.sparse:
+            found = torch.from_numpy(self._table[chosen.numpy()].toarray())
+        else:
+            found = self._table[chosen]
+        return (found - self._shift).mul_(self._factor)
+
+
+def batches(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Numbers of the rows of each batch of one epoch, shuffled.
+
+    All batches are whole; a remainder is left out. Where there are fewer rows than a batch has,
+    all of them are one.
+
+    Example:
+        >>> sizes = [len(batch) for batch in batches(10, 4, torch.Generator())]
+        >>> sizes
+        [4, 4]
+    """
+    size = min(size, rows)
+    order = torch.randperm(rows, generator=generator)
+    for start in range(0, rows - size + 1, size):
+        yield order[start : start + size]
+
+
+def _extremes(table: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    low, high = table.min(axis=0), table.max(axis=0)
+    if sparse.issparse(table):
+        low, high = low.toarray(), high.toarray()
+    return np.ravel(low).astype(np.float64), np.ravel(high).astype(np.float64)
+
+
+def _scaling(
+    table: Any, scale: Scale, low: NDArray[Any], high: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What to subtract from each feature, and what to multiply with then."""
+    if scale is None:
+        return np.zeros_like(low), np.ones_like(low)
+    if scale == "minmax":
+        return low, _inverse(high - low)
+    mean = np.ravel(table.mean(axis=0, dtype=np.float64))
+    squares = table.multiply(table) if sparse.issparse(table) else np.square(table, dtype=float)
+    square = np.ravel(squares.mean(axis=0, dtype=np.float64))
+    if scale == "global":
+        variance = max(0.0, float(square.mean() - mean.mean() ** 2))
+        return np.full_like(mean, mean.mean()), _inverse(np.full_like(mean, np.sqrt(variance)))
+    return mean, _inverse(np.sqrt(np.maximum(0.0, square - mean**2)))
+
+
+def _inverse(spread: NDArray[Any]) -> NDArray[Any]:
+    """One over each, and one over 1 for what has no spread."""
+    return 1 / np.where(spread > 0, spread, 1.0)

@@ -1,0 +1,23 @@
+import numpy as np
+import pytest
+
+from regrow.selection.evaluation import CLASSIFIERS, accuracy, clustering_accuracy
+
+RANDOM = np.random.default_rng(0)
+LABELS = np.arange(80) % 2
+TABLE = np.stack([LABELS * 4 + RANDOM.normal(size=80), RANDOM.normal(size=80)], axis=1)
+PARTS = (TABLE[:40], LABELS[:40]), (TABLE[40:], LABELS[40:])
+
+
+@pytest.mark.parametrize("classifier", sorted(CLASSIFIERS))
+def test_only_the_chosen_features_are_seen(classifier: str) -> None:
+    good = accuracy(*PARTS, np.array([0]), classifier)
+    bad = accuracy(*PARTS, np.array([False, True]), classifier)
+    assert good > 0.9
+    assert bad < 0.8
+
+
+def test_clusters_are_matched_to_classes_whatever_their_numbers() -> None:
+    assert clustering_accuracy(TABLE[:, :1], LABELS) > 0.9
+    assert clustering_accuracy(TABLE[:, :1], 1 - LABELS) > 0.9
+    assert clustering_accuracy(TABLE[:, 1:], LABELS) < 0.75
