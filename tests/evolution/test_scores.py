@@ -1,4 +1,4 @@
-"""Drop and grow scores by hand; registering ones of one's own."""
+"""What scores are asked about, and registering ones of one's own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from regrow import SparseLinear, Topology
-from regrow.evolution import Candidates, Site, drop, drop_score, grow, grow_score, scores
+from regrow.evolution import Candidates, Site, drop_score, grow, grow_score, scores
 from regrow.kernels.capture import Pass
 
 
@@ -21,57 +19,6 @@ def site_of(values: list[float], shape: tuple[int, int] = (3, 4), compute: str =
     with torch.no_grad():
         layer.values.copy_(torch.tensor(values))
     return Site("body.0", layer, torch.Generator().manual_seed(0))
-
-
-def test_magnitude() -> None:
-    assert drop.magnitude(site_of([-2.0, 0.5, 0.0])).tolist() == [2.0, 0.5, 0.0]
-
-
-def test_sign_split_by_hand() -> None:
-    # Positive: 0.1 0.2 0.4 0.8; negative: -0.3 -0.6. Half of each sign is 0.1 0.2 and -0.3.
-    score = drop.sign_split(site_of([0.4, -0.6, 0.1, 0.8, -0.3, 0.2]))
-    assert set(score.topk(3, largest=False).indices.tolist()) == {2, 4, 5}
-    assert score.tolist() == [2.5 / 4, 1.5 / 2, 0.5 / 4, 3.5 / 4, 0.5 / 2, 1.5 / 4]
-
-
-@pytest.mark.parametrize("values", [[1.0], [-1.0], [0.0, 2.0], [-2.0, -1.0]])
-def test_sign_split_with_one_sign_only(values: list[float]) -> None:
-    score = drop.sign_split(site_of(values))
-    assert score.argsort().tolist() == torch.tensor(values).abs().argsort().tolist()
-
-
-@given(
-    st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=60),
-    st.floats(0, 1),
-)
-def test_sign_split_drops_its_share_of_each_sign(values: list[float], fraction: float) -> None:
-    site = site_of(values, (1, 60))
-    score = drop.sign_split(site)
-    count = round(fraction * len(values))
-    dropped = torch.zeros(len(values), dtype=torch.bool)
-    dropped[score.topk(count, largest=False).indices] = True
-    stored = site.values
-    for part in (stored < 0, stored >= 0):
-        size, gone = int(part.sum()), int((part & dropped).sum())
-        assert abs(gone - fraction * size) <= 1
-        if gone and gone < size:  # the nearest to zero went
-            assert stored[part & dropped].abs().max() <= stored[part & ~dropped].abs().min()
-
-
-def test_random_draws_from_the_evolution() -> None:
-    first, again = (drop.random(site_of([0.0] * 12)) for _ in range(2))
-    assert torch.equal(first, again)
-    assert first.unique().numel() == 12
-
-
-def test_taylor() -> None:
-    site = site_of([2.0, -3.0])
-    site.layer.values.grad = torch.tensor([0.5, 4.0])
-    assert drop.taylor(site).tolist() == [1.0, 12.0]
-    site.layer.values.grad = None
-    sentence = "the score in body.0 needs the gradient of the values, got none"
-    with pytest.raises(RuntimeError, match=re.escape(sentence)):
-        drop.taylor(site)
 
 
 def test_candidates_one_by_one_and_in_blocks() -> None:

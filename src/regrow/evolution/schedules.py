@@ -87,7 +87,7 @@ class Polynomial:
     def __call__(self, step: int, until: int | None) -> float:
         """The value at a step; needs ``until``."""
         progress = _progress("polynomial", step, until)
-        return self.end + (self.start - self.end) * (1 - progress) ** self.power
+        return self.end + (self.start - self.end) * float((1 - progress) ** self.power)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ which also say what else it needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import getdoc
+from typing import ParamSpec, TypeVar
 
 from torch import Tensor
 
@@ -173,6 +175,29 @@ def grow_place(
         return function
 
     return register
+
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made", DropScore, GrowScore)
+
+
+def described(factory: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Let the entries that a function makes say what its docstring says.
+
+    Example:
+        >>> @described
+        ... def above(row: int) -> DropScore:
+        ...     "Connections above a row go first."
+        ...     return DropScore(lambda site: (site.topology.rows >= row).float())
+        >>> above(3).says
+        'Connections above a row go first.'
+    """
+
+    @wraps(factory)
+    def made(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        return replace(factory(*args, **kwargs), says=getdoc(factory) or "")
+
+    return made
 
 
 Entry = TypeVar("Entry")
