@@ -49,7 +49,8 @@ def experiments() -> dict[str, dict[str, str]]:
     return {
         "methods": {
             "run": f"fashion-mnist --method set --compare {evolving} dense --hidden 512 512 "
-            "--density 0.05 --epochs 10 --seeds 3 --limit-train 10000 --batch-size 100 --every 30",
+            "--density 0.05 --epochs 10 --seeds 3 --limit-train 10000 --batch-size 100 --every 30 "
+            "--until 0.75 --rate-schedule cosine",
         },
         "resnet": {
             f"density {density}": f"{_RESNET} --density {density}" for density in ("0.1", "0.05")

@@ -8,7 +8,7 @@ import torch
 from regrow.data import load
 from regrow.evolution import Method
 from regrow.evolution.methods import _METHODS, register
-from regrow.evolution.schedules import Cosine, Cubic
+from regrow.evolution.schedules import Cosine, Cubic, Phases
 from regrow.layers import sparse_layers
 from regrow.training import DivergedError, OptionError, TrainOptions
 from regrow.training.flops import FlopCount
@@ -162,11 +162,24 @@ def test_parts_of_a_method() -> None:
     assert method_parts(TrainOptions(start="init"), "set", 100, DIGITS)["start"] == "init"
 
 
+def test_a_method_that_goes_up_and_down_does_so_in_tenths() -> None:
+    register(Method(name="waves", density=Phases(1.0, 0.5, 1000), every=1))
+    try:
+        parts = method_parts(TrainOptions(density=0.2), "waves", 101, DIGITS)
+        assert parts["density"] == Phases(1.0, 0.2, 10)
+        assert parts["density"](95, parts["until"]) == 0.2
+    finally:
+        _METHODS.pop("waves")
+
+
 def test_a_method_that_prunes_ends_with_the_density_of_the_options() -> None:
     register(Method(name="prunes", density=Cubic(1.0, 0.5), every=1))
     try:
         parts = method_parts(TrainOptions(density=0.2), "prunes", 100, DIGITS)
         assert parts["density"] == Cubic(1.0, 0.2)
+        assert parts["until"] == 99
+        options = TrainOptions(density=0.2, every=7)
+        assert method_parts(options, "prunes", 100, DIGITS)["until"] == 98
         assert beginning("prunes", parts) == Beginning(1.0)
         one = trainer("prunes", density=0.2)
         assert one.connections == one.dense_connections == 64 * 8 + 8 * 10

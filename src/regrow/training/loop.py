@@ -140,7 +140,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
-        return math.ceil(len(self.dataset.x_train) / self.options.batch_size)
+        return steps_of_an_epoch(self.options, self.dataset)
 
     @property
     def total_steps(self) -> int:
@@ -334,8 +334,8 @@ def method_parts(
     A method without an end of its own updates until the last step but one, since connections grown
     after the last would never be trained. One whose schedule has an end (RigL) gets it at three
     quarters of the training, as its authors did, or at the share that it names. A method that
-    changes the density ends with the density of the options, and n of m are those that come
-    nearest to it.
+    changes the density ends with the density of the options, at an update, and n of m are those
+    that come nearest to it.
 
     Args:
         options: The options of the run.
@@ -366,8 +366,25 @@ def method_parts(
     if density is not None:
         if options.epsilon is not None:
             raise OptionError("epsilon", f"be left out for {arm}, which changes its density", "one")
-        parts["density"] = replace(density, end=options.density or DEFAULT_DENSITY)
+        parts |= _falling(density, options, method, parts, dataset)
     return parts
+
+
+def _falling(
+    density: Any, options: TrainOptions, method: Method, parts: dict[str, Any], dataset: Dataset
+) -> dict[str, Any]:
+    """A density schedule for this run: it ends with an update, and with the density asked for.
+
+    One that goes up and down does so in tenths of the training, where it is short.
+    """
+    every = parts.get("every", method.every)
+    if every == "epoch":
+        every = steps_of_an_epoch(options, dataset)
+    until = max(parts["until"] - parts["until"] % every, min(every, parts["until"]))
+    density = replace(density, end=options.density or DEFAULT_DENSITY)
+    if hasattr(density, "length"):
+        density = replace(density, length=max(1, min(density.length, until // 10)))
+    return {"until": until, "density": density}
 
 
 def _last_update(options: TrainOptions, method: Method, total_steps: int) -> int:
@@ -402,6 +419,11 @@ def beginning(arm: str, parts: Mapping[str, Any]) -> Beginning:
         return Beginning(None, pattern)
     density = float(schedule(0, parts["until"])) if callable(schedule) else 1.0
     return Beginning(density, pattern)
+
+
+def steps_of_an_epoch(options: TrainOptions, dataset: Dataset) -> int:
+    """Optimizer steps of a pass over the training part."""
+    return math.ceil(len(dataset.x_train) / options.batch_size)
 
 
 def data_order(n_samples: int, seed: int, epoch: int) -> Tensor:

@@ -25,7 +25,7 @@ from regrow.training.errors import OptionError, RunError, Stopped
 from regrow.training.fingerprint import fingerprint
 from regrow.training.interrupt import Interruption
 from regrow.training.job import JobRunner, epochs_done, is_done, job_folder
-from regrow.training.loop import Job, beginning, method_parts
+from regrow.training.loop import Job, beginning, method_parts, steps_of_an_epoch
 from regrow.training.machine import describe_machine, session
 from regrow.training.metrics import tensorboard_writer
 from regrow.training.model import (
@@ -197,7 +197,7 @@ class _Run:
 
     def _announce(self) -> None:
         self.progress.note(self.dataset.describe())
-        total = self._steps_per_epoch() * self.options.epochs
+        total = steps_of_an_epoch(self.options, self.dataset) * self.options.epochs
         for arm in self.options.arms:
             if arm == "dense":
                 continue
@@ -208,9 +208,6 @@ class _Run:
                     f"{arm} updates every {every} steps and so not at all in {total}; "
                     f"give a smaller --every"
                 )
-
-    def _steps_per_epoch(self) -> int:
-        return -(-len(self.dataset.y_train) // self.options.batch_size)
 
     def _decisions(self) -> dict[str, Decisions]:
         """Compute of every layer of every arm; measured once in the life of a run."""
@@ -232,7 +229,7 @@ class _Run:
 
     def _beginnings(self, arm: str) -> list[Beginning]:
         """What of an arm is measured: its start, and some densities from there to its end."""
-        total = self._steps_per_epoch() * self.options.epochs
+        total = steps_of_an_epoch(self.options, self.dataset) * self.options.epochs
         start = beginning(arm, method_parts(self.options, arm, total, self.dataset))
         if start.density is None:
             return [start]
