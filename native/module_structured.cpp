@@ -9,6 +9,7 @@
 
 #include "arguments.h"
 #include "blocks.h"
+#include "groups.h"
 
 namespace nb = nanobind;
 
@@ -78,12 +79,57 @@ void block_backward(int itemsize, Address grad, Address x, Address values, Addre
   });
 }
 
+Groups groups_at(Address places, Size batch, Size n_in, Size n_out, Size n, Size m) {
+  check_size("n_in", n_in, kMost);
+  check_size("n_out", n_out, kMost);
+  check_size("batch", batch, std::numeric_limits<Size>::max() / 64 / (n_in + n_out + 64));
+  check_multiple("n_in", n_in, "m", m);
+  if (m > kGroupColumns || n < 1 || n > m)
+    throw std::invalid_argument("n and m must be in [1, m] and [1, " +
+                                std::to_string(kGroupColumns) + "], got " + std::to_string(n) +
+                                " and " + std::to_string(m));
+  const Size nnz = n_in / m * n * n_out;
+  check_size("nnz", nnz, kMost);
+  const Groups groups{array<const std::uint8_t>("places", places, nnz), n, m};
+  check_places(groups, nnz);
+  return groups;
+}
+
+void groups_forward(int itemsize, Address x, Address values, Address places, Address bias,
+                    Address y, Size batch, Size n_in, Size n_out, Size n, Size m, int threads) {
+  const Groups groups = groups_at(places, batch, n_in, n_out, n, m);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    run(GroupsForward<T>{array<const T>("x", x, batch * n_in),
+                         array<const T>("values", values, n_in / m * n * n_out), groups,
+                         optional<const T>(bias), array<T>("y", y, batch * n_out), batch, n_in,
+                         n_out},
+        threads);
+  });
+}
+
+void groups_backward(int itemsize, Address grad, Address x, Address values, Address places,
+                     Address dx, Address dvalues, Size batch, Size n_in, Size n_out, Size n,
+                     Size m, int threads) {
+  const Groups groups = groups_at(places, batch, n_in, n_out, n, m);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    run(GroupsBackward<T>{array<const T>("grad", grad, batch * n_out),
+                          array<const T>("x", x, batch * n_in),
+                          array<const T>("values", values, n_in / m * n * n_out), groups,
+                          optional<T>(dx), optional<T>(dvalues), batch, n_in, n_out},
+        threads);
+  });
+}
+
 }  // namespace
 
 void bind_structured(nb::module_& m) {
   using Unlocked = nb::call_guard<nb::gil_scoped_release>;
   m.def("block_forward", &block_forward, Unlocked());
   m.def("block_backward", &block_backward, Unlocked());
+  m.def("groups_forward", &groups_forward, Unlocked());
+  m.def("groups_backward", &groups_backward, Unlocked());
 }
 
 }  // namespace regrow

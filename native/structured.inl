@@ -6,13 +6,15 @@
 #include "structured_units.h"
 #include "vectors.inl"
 #include "blocks.inl"
+#include "groups.inl"
 
 namespace regrow {
 namespace {
 
 template <typename T>
 constexpr StructuredKernels<T> structured_kernels() {
-  return {kLanes<T>, kBlockVectors, &block<T>, &panels<T>, &block_values<T>};
+  return {kLanes<T>,       kBlockVectors, kGroupVectors, &block<T>, &panels<T>,
+          &block_values<T>, &groups<T>,    &groups_backward<T>};
 }
 
 }  // namespace

@@ -69,13 +69,60 @@ struct BlockValuesUnit {
 
 constexpr std::int64_t kValueSamples = 128;
 
+// n connections among every m consecutive columns of a row; their values are in row order.
+struct Groups {
+  const std::uint8_t* places;  // of every connection, in its group
+  std::int64_t n;
+  std::int64_t m;
+};
+
+// Rows [first, last) of the weight, one tile: y = bias + W x.
+template <typename T>
+struct GroupsUnit {
+  const T* packed;  // [n_in, width] of this tile
+  const T* values;
+  Groups groups;
+  const T* bias;  // may be null
+  T* y;           // first sample of the tile, row-major
+  std::int64_t n_in;
+  std::int64_t n_out;
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
+  std::int32_t samples;
+};
+
+// Groups [first, last) of all rows, one tile: dx = W^T dy, and dW = dy x^T at the connections.
+template <typename T>
+struct GroupsBackwardUnit {
+  const T* packed;  // output gradient, [n_out, width] of this tile
+  const T* x;       // first sample of the tile, row-major
+  const T* values;
+  Groups groups;
+  T* dx;       // like x; null if not wanted
+  T* dvalues;  // null if not wanted
+  T* scratch;  // 2 * kGroupColumns rows of the tile
+  std::int64_t n_in;
+  std::int64_t n_out;
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
+  std::int32_t samples;
+  bool add;  // to dvalues, which hold the sums of earlier samples
+};
+
+constexpr std::int64_t kGroupColumns = 256;  // most columns that are worked on together
+
 template <typename T>
 struct StructuredKernels {
   std::int32_t lanes;          // elements of a vector
   std::int32_t block_vectors;  // vectors in the widest tile
+  std::int32_t group_vectors;
   void (*block)(const BlockUnit<T>&);
   void (*panels)(const PanelUnit<T>&);
   void (*block_values)(const BlockValuesUnit<T>&);
+  void (*groups)(const GroupsUnit<T>&);
+  void (*groups_backward)(const GroupsBackwardUnit<T>&);
 };
 
 struct StructuredIsa {

@@ -169,3 +169,30 @@ def test_blocks_are_refused_or_computed_with(case: tuple, batch: int) -> None:
     else:
         assert float(dx.sum()) == batch * nnz
         assert torch.equal(dvalues, torch.full((nnz,), float(batch)))
+
+
+@needs_native
+@given(
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.lists(st.integers(0, 255), min_size=1, max_size=24),
+    st.sampled_from([1, 20]),
+)
+def test_places_are_refused_or_computed_with(m: int, n: int, places: list, batch: int) -> None:
+    n, count = min(n, m), len(places) // min(n, m) * min(n, m)
+    if count == 0:
+        return
+    given_ = torch.tensor(places[:count], dtype=torch.uint8)
+    x, values = torch.ones(batch, m), torch.ones(count)
+    try:
+        y = native_structured.nm_forward(x, values, (given_,), (n, m))
+        dx, dvalues = native_structured.nm_backward(
+            torch.ones_like(y), x, values, (given_,), (n, m)
+        )
+    except ValueError as error:
+        bad = next(k for k in range(count) if places[k] >= m)
+        expected = f"places[{bad}] must be in [0, {m}), got {places[bad]}"
+        assert str(error) == expected  # noqa: PT017
+    else:
+        assert max(places[:count]) < m
+        assert float(y.sum()) == float(dx.sum()) == float(dvalues.sum()) == batch * count

@@ -10,13 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from regrow.kernels import native, native_structured, reference_structured
-from regrow.topology import Block, Topology, block_topology
+from regrow.kernels import native, native_structured, reference_structured, structured
+from regrow.topology import Block, NofM, Topology, block_topology, nm_topology
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.reason())
 
 BATCHES = [0, 1, 2, 3, 5, 16, 17, 31, 48, 50, 100, 128, 130]
 ISAS = native._native.supported_isas() if native.available() else []
+GROUPS = [
+    (NofM(2, 4), (64, 96)),
+    (NofM(1, 4), (33, 24)),
+    (NofM(4, 8), (20, 128)),
+    (NofM(1, 16), (65, 64)),
+    (NofM(3, 5), (15, 40)),
+    (NofM(1, 1), (7, 48)),
+    (NofM(7, 100), (30, 200)),
+    (NofM(1, 256), (9, 512)),
+    (NofM(200, 256), (3, 256)),
+]
 SHAPES = [
     (Block(16, 16), (64, 96)),
     (Block(32, 32), (64, 128)),
@@ -40,15 +51,23 @@ def _restore() -> Iterator[None]:
 
 
 class Layer:
-    """A random weight of blocks with activations and output gradients."""
+    """A random weight of a structure with activations and output gradients."""
 
     def __init__(
-        self, block: Block, shape: tuple[int, int], batch: int, dtype=torch.float64, seed: int = 0
+        self,
+        structure: Block | NofM,
+        shape: tuple[int, int],
+        batch: int,
+        dtype: torch.dtype = torch.float64,
+        seed: int = 0,
     ) -> None:
         g = torch.Generator().manual_seed(seed)
-        count = max(1, shape[0] * shape[1] // block.size // 3)
-        self.topology = block_topology(shape, count * block.size, block, generator=g)
-        self.form = block.rows, block.columns
+        if isinstance(structure, Block):
+            count = max(1, shape[0] * shape[1] // structure.size // 3)
+            self.topology = block_topology(shape, count * structure.size, structure, generator=g)
+        else:
+            self.topology = nm_topology(shape, structure.n, structure.m, generator=g)
+        self.kind, self.form = structured.form_of(structure)
         self.values = torch.randn(self.topology.nnz, generator=g, dtype=dtype)
         self.bias = torch.randn(shape[0], generator=g, dtype=dtype)
         self.x = torch.randn(batch, shape[1], generator=g, dtype=dtype)
@@ -56,15 +75,17 @@ class Layer:
 
     def forward(self, bias: bool = True) -> Tensor:
         given_ = self.x, self.values, self.topology.parts(), self.form
-        return native_structured.block_forward(*given_, self.bias if bias else None)
+        product = getattr(native_structured, f"{self.kind}_forward")
+        return product(*given_, self.bias if bias else None)
 
     def backward(self, need_x: bool = True, need_values: bool = True):
         given_ = self.grad, self.x, self.values, self.topology.parts(), self.form
-        return native_structured.block_backward(*given_, need_x, need_values)
+        product = getattr(native_structured, f"{self.kind}_backward")
+        return product(*given_, need_x, need_values)
 
     def check(self) -> None:
         """All products, with and without what is optional, equal those of the oracle."""
-        given_ = self.values, self.topology.parts(), "block", self.form
+        given_ = self.values, self.topology.parts(), self.kind, self.form
         for bias in (self.bias, None):
             expected = reference_structured.forward(self.x, *given_, bias)
             close(self.forward(bias is not None), expected)
@@ -87,8 +108,8 @@ def close(got: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_products_equal_the_reference(isa: str, dtype: torch.dtype, batch: int) -> None:
     native._native.use_isa(isa)
-    for block, shape in SHAPES:
-        Layer(block, shape, batch, dtype).check()
+    for structure, shape in SHAPES + GROUPS:
+        Layer(structure, shape, batch, dtype).check()
 
 
 @given(
@@ -107,11 +128,28 @@ def test_any_form_equals_the_reference(
     Layer(Block(height, width), (height * down, width * along), batch, seed=seed).check()
 
 
+@given(
+    st.integers(1, 40),
+    st.integers(1, 12),
+    st.integers(1, 6),
+    st.integers(1, 40),
+    st.sampled_from(BATCHES),
+    st.sampled_from(ISAS or ["none"]),
+    st.integers(0, 2**31),
+)
+def test_any_groups_equal_the_reference(
+    m: int, groups: int, n: int, rows: int, batch: int, isa: str, seed: int
+) -> None:
+    native._native.use_isa(isa)
+    Layer(NofM(min(n, m), m), (rows, groups * m), batch, seed=seed).check()
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_results_do_not_depend_on_the_number_of_threads(isa: str) -> None:
     native._native.use_isa(isa)
-    for batch in (64, 700):
-        layer = Layer(Block(16, 8), (512, 256), batch, torch.float32)
+    cases = [(Block(16, 8), 64), (Block(16, 8), 700), (NofM(1, 4), 64), (NofM(2, 16), 700)]
+    for structure, batch in cases:
+        layer = Layer(structure, (512, 256), batch, torch.float32)
         results = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
@@ -146,3 +184,13 @@ def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:
     given_ = {"x": torch.ones(3, 4), "values": torch.ones(8), "form": (2, 2), **change}
     with pytest.raises(ValueError, match=message):
         native_structured.block_forward(given_["x"], given_["values"], parts, given_["form"])
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "count"),
+    [((2, 4), 8, 13), ((2, 4), 6, 12), ((0, 4), 8, 12), ((2, 0), 8, 12), ((3, 2), 8, 24)],
+)
+def test_groups_that_do_not_fit_are_refused(form: tuple, columns: int, count: int) -> None:
+    places = torch.zeros(count, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="must be"):
+        native_structured.nm_forward(torch.ones(3, columns), torch.ones(count), (places,), form)

@@ -82,15 +82,15 @@ def test_it_agrees_with_the_dense_map(topology: Topology, auto: bool) -> None:
 
 
 @pytest.mark.skipif(not native.available(), reason=native.reason())
-def test_auto_times_the_structure_beside_the_others() -> None:
+@pytest.mark.parametrize("topology", CASES, ids=kind)
+def test_auto_times_the_structure_beside_the_others(topology: Topology) -> None:
     dispatch.forget()
-    topology = CASES[0]
     x, values, bias = inputs(topology)
     structured.structured(x, values, bias, *fixed(topology, "auto"))
     (entry,) = dispatch.decisions().values()
-    assert set(entry["milliseconds"]) == {"csr", "dense", "block"}
+    assert set(entry["milliseconds"]) == {"csr", "dense", kind(topology)}
     (key,) = dispatch.decisions()
-    assert key.endswith("training block 2x3")
+    assert key.endswith(f"training {'block 2x3' if kind(topology) == 'block' else 'nm 2x4'}")
     dispatch.load_decisions(dispatch.decisions())
     dispatch.forget()
 

@@ -6,6 +6,7 @@ As `ops`, with kernels for blocks and for N of M beside ``csr`` and ``dense``; `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -177,11 +178,12 @@ def _forward(
     form: Sequence[int],
 ) -> Tensor:
     sizes = form[0], form[1]
-    x_, bias_ = x.to(values.dtype), None if bias is None else bias.to(values.dtype)
-    if _is_fast(values, kind):
-        y = native_structured.block_forward(x_, values, parts, sizes, bias_)
-    else:
-        y = reference_structured.forward(x_, values, parts, kind, sizes, bias_)
+    kernels = structured_kernels(values, kind, sizes)
+    if _lowers(kernels):
+        y: Tensor = kernels.forward(x, values, parts, kind, sizes, bias)
+        return y
+    raised = None if bias is None else bias.to(values.dtype)
+    y = kernels.forward(x.to(values.dtype), values, parts, kind, sizes, raised)
     return y.to(x.dtype)
 
 
@@ -196,21 +198,35 @@ def _backward(
     need_values: bool,
 ) -> Both:
     sizes = form[0], form[1]
-    grad_, x_ = grad.to(values.dtype), x.to(values.dtype)
-    if _is_fast(values, kind):
-        found = native_structured.block_backward(
-            grad_, x_, values, parts, sizes, need_x, need_values
-        )
+    kernels = structured_kernels(values, kind, sizes)
+    if not _lowers(kernels):
+        grad, x, dtype = grad.to(values.dtype), x.to(values.dtype), x.dtype
     else:
-        found = reference_structured.backward(
-            grad_, x_, values, parts, kind, sizes, need_x, need_values
-        )
-    dx, dvalues = found
-    return (None if dx is None else dx.to(x.dtype)), dvalues
+        dtype = x.dtype
+    wanted = need_x, need_values
+    dx, dvalues = kernels.backward(grad, x, values, parts, kind, sizes, *wanted)
+    return (None if dx is None else dx.to(dtype)), dvalues
 
 
-def _is_fast(values: Tensor, kind: str) -> bool:
-    return ops.sparse_kernels(values) is native and kind == "block"
+def structured_kernels(values: Tensor, kind: str, sizes: tuple[int, int]) -> Any:
+    """The module whose kernels serve these values: native, Triton on a GPU, else the reference."""
+    if ops.sparse_kernels(values) is native:
+        return native_structured
+    if _on_gpu(values):
+        from regrow.kernels import triton_structured
+
+        if triton_structured.serves(kind, sizes):
+            return triton_structured
+    return reference_structured
+
+
+def _on_gpu(values: Tensor) -> bool:
+    return values.is_cuda and find_spec("triton") is not None
+
+
+def _lowers(kernels: Any) -> bool:
+    """Whether kernels take inputs of lower precision than the values as they are."""
+    return kernels not in (native_structured, reference_structured)
 
 
 def _resolve(
@@ -233,7 +249,7 @@ def _resolve(
         found = ops._trials(x, values, operands, n_out, n_in, training)
         if dispatch.without_dense(here) is not None:
             del found["dense"]
-        if not _is_fast(values, kind):
+        if structured_kernels(values, kind, (form[0], form[1])) is reference_structured:
             return found
         grad = x.new_ones(x.shape[0], n_out)
 
