@@ -17,7 +17,6 @@ from torch.nn import functional
 
 import regrow
 from regrow.data import load
-from regrow.evolution.scores import DROP_SCORES, DropScore
 from regrow.measure import (
     Exploration,
     degree_law,
@@ -34,9 +33,17 @@ WIDTHS = (64, 300, 300, 10)
 DENSITY = 0.05
 FRACTION = 0.3
 RULES = (
-    "magnitude", "sign-split", "mest", "snip", "sensitivity", "rsensitivity", "taylor", "grad-step",
+    "magnitude",
+    "sign-split",
+    "soft-magnitude",
+    "mest",
+    "gradient-step",
+    "snip",
+    "taylor",
+    "sensitivity",
+    "reciprocal-sensitivity",
     "random",
-)  # fmt: skip
+)
 
 
 def network(seed: int) -> nn.Sequential:
@@ -138,7 +145,7 @@ def figures(epochs: int) -> Iterator[tuple[str, pictures.Figure]]:
             subtitle="share of neurons with at least as many",
         ),
     )
-    found = drop_similarity(first.evolution, first.backward, rules=_rules(), fraction=FRACTION)
+    found = drop_similarity(first.evolution, first.backward, rules=RULES, fraction=FRACTION)
     yield (
         "rules",
         pictures.heat_map(
@@ -154,10 +161,6 @@ def figures(epochs: int) -> Iterator[tuple[str, pictures.Figure]]:
             bound=spectra["layer 1"].ramanujan_bound,
         ),
     )
-
-
-def _rules() -> dict[str, DropScore]:
-    return {name: DROP_SCORES[name] for name in RULES if name in DROP_SCORES}
 
 
 def _distances(trainings: list[Training], names: list[str], when: str) -> pictures.Figure:

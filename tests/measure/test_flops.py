@@ -100,3 +100,20 @@ def test_a_model_without_products() -> None:
     found = training_flops(layer, torch.arange(3), steps=2)
     assert found.total == 0
     assert math.isnan(found.ratio)
+
+
+def test_a_tied_weight_costs_where_it_is_used() -> None:
+    embedding = regrow.SparseEmbedding(40, 10, density=0.5)
+    head = SparseLinear(10, 40, topology=embedding.topology, bias=False, compute="csr")
+    head.values = embedding.values
+    model = nn.Sequential(embedding, head)
+    assert list(regrow.sparse_layers(model)) == ["0"]
+    found = training_flops(model, torch.arange(6), "rigl", steps=4, every=2)
+    once = 2 * 6 * 200
+    assert (found.forward, found.backward) == (4 * once, 4 * 2 * once)
+    assert found.growth == 2 * 2 * once
+    half = training_flops(
+        model, torch.arange(6), "rigl", steps=4, every=2, until=4, density=Cubic(0.5, 0.25)
+    )
+    # Steps 1 and 2 with 200 connections, 3 and 4 with those of the density at step 2.
+    assert half.forward == 2 * once + 2 * 2 * 6 * round(400 * Cubic(0.5, 0.25)(2, 4))

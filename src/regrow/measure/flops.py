@@ -15,7 +15,7 @@ from regrow.evolution.methods import Method
 from regrow.evolution.schedules import Adaptive
 from regrow.evolution.scores import GrowScore
 from regrow.layers import sparse_layers
-from regrow.measure.summary import summary
+from regrow.measure.summary import LayerSummary, summary
 from regrow.topology.allocation import share
 
 
@@ -104,15 +104,9 @@ def training_flops(
     whole = composed(method, overrides)
     horizon = Horizon.of(whole, steps_per_epoch, steps)
     grow = scores(whole)[1]
-    rows = {layer.path: layer for layer in summary(model, example_input).layers}
+    rows = summary(model, example_input).layers
     sparse = sparse_layers(model)
-    fixed = [layer for path, layer in rows.items() if path not in sparse]
-    cost = _Cost(
-        {path: rows[path].flops_forward / max(1, rows[path].nnz) for path in sparse},
-        {path: rows[path].flops_backward / max(1, rows[path].nnz) for path in sparse},
-        sum(layer.flops_forward for layer in fixed),
-        sum(layer.flops_backward for layer in fixed),
-    )
+    cost = _Cost.of(rows, {path: layer.topology.nnz for path, layer in sparse.items()})
     now = {path: layer.topology.nnz for path, layer in sparse.items()}
     sizes = {path: layer.topology.shape.numel() for path, layer in sparse.items()}
     shares = {path: layer.density for path, layer in sparse.items()}
@@ -143,6 +137,21 @@ class _Cost:
     each_back: dict[str, float]
     fixed_ahead: int
     fixed_back: int
+
+    @classmethod
+    def of(cls, rows: list[LayerSummary], connections: dict[str, int]) -> _Cost:
+        """From the rows of a summary; what a tied layer costs is the first one's."""
+        ahead, back = dict.fromkeys(connections, 0.0), dict.fromkeys(connections, 0.0)
+        fixed_ahead = fixed_back = 0
+        for row in rows:
+            owner = row.path if row.tied_to is None else row.tied_to
+            if owner in connections:
+                ahead[owner] += row.flops_forward / max(1, connections[owner])
+                back[owner] += row.flops_backward / max(1, connections[owner])
+            else:
+                fixed_ahead += row.flops_forward
+                fixed_back += row.flops_backward
+        return cls(ahead, back, fixed_ahead, fixed_back)
 
     def ahead(self, connections: dict[str, int]) -> float:
         return self.fixed_ahead + sum(n * self.each_ahead[path] for path, n in connections.items())
