@@ -80,7 +80,7 @@ def laplacian(table: NDArray[Any], labels: NDArray[Any], seed: int) -> Scores:
 
 def chance(table: NDArray[Any], labels: NDArray[Any], seed: int) -> Scores:
     """Random numbers: what any ranking must beat."""
-    return np.random.default_rng(seed).random(table.shape[1])
+    return np.asarray(np.random.default_rng(seed).random(table.shape[1]))
 
 
 def _fitted(model: Any, table: NDArray[Any], labels: NDArray[Any]) -> Any:
