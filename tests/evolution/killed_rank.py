@@ -1,6 +1,7 @@
 """One of two ranks of a training that `test_ranks.py` kills and starts again.
 
-Arguments: rank, folder, and the step in whose update rank 1 kills itself, or 0.
+Arguments: rank, file to meet at, the step in whose update rank 1 kills itself (or 0), and one or
+more folders of checkpoints; in each a training is begun, or continued.
 """
 
 from __future__ import annotations
@@ -24,14 +25,12 @@ from regrow.training.checkpoint import load_checkpoint, save_checkpoint
 STEPS = 12
 
 
-def main(rank: int, folder: Path, last_of_rank_1: int) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store-{last_of_rank_1}"
-    options = {"rank": rank, "world_size": 2, "timeout": timedelta(seconds=30)}
-    dist.init_process_group("gloo", init_method=store, **options)
+def train(rank: int, folder: Path, last_of_rank_1: int) -> None:
     torch.manual_seed(rank)
     model = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 8))
-    model = regrow.sparsify(model, 0.3, compute="csr")
+    model = regrow.sparsify(
+        model, 0.3, compute="csr", generator=torch.Generator().manual_seed(rank)
+    )
     wrapper = DistributedDataParallel(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
 
@@ -55,12 +54,24 @@ def main(rank: int, folder: Path, last_of_rank_1: int) -> None:
         evolution.step()
         step += 1
         if rank == 0 and step % 3 == 0:
-            save_checkpoint(
-                folder, {"step": step, **{name: p.state_dict() for name, p in parts.items()}}
-            )
+            saved = {name: part.state_dict() for name, part in parts.items()}
+            save_checkpoint(folder, {"step": step, **saved})
     dist.barrier()
+
+
+def main(rank: int, meeting: str, last_of_rank_1: int, folders: list[str]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{meeting}",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    for folder in folders:
+        train(rank, Path(folder), last_of_rank_1)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:])

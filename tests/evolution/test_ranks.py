@@ -57,12 +57,12 @@ def test_a_rank_that_is_killed_leaves_a_checkpoint_that_resumes_exactly(tmp_path
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    assert [code for code, _ in run_ranks("killed_rank.py", whole, 0)] == [0, 0]
-    codes = [code for code, _ in run_ranks("killed_rank.py", broken, 8)]
+    codes = [code for code, _ in run_ranks("killed_rank.py", tmp_path / "first", 8, broken)]
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (0, -signal.SIGKILL)  # it is told, and does not wait for ever
     assert load_checkpoint(broken)["step"] == 6
-    assert [code for code, _ in run_ranks("killed_rank.py", broken, 0)] == [0, 0]
+    again = run_ranks("killed_rank.py", tmp_path / "second", 0, broken, whole)
+    assert [code for code, _ in again] == [0, 0], again
     expected, found = load_checkpoint(whole), load_checkpoint(broken)
     assert found["step"] == expected["step"] == 12
     assert found["evolution"]["steps"] == 12

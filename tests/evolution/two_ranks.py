@@ -446,6 +446,7 @@ def main(rank: int, folder: Path) -> None:
     failures, passed = {}, 0
     for name, run in CASES.items():
         try:
+            print(name, file=sys.stderr, flush=True)
             run(rank)
             dist.barrier()
             passed += 1

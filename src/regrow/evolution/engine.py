@@ -472,6 +472,7 @@ class Evolution:
         ]
 
     def _planned(self, fraction: float, density: float | None, grows: bool) -> Update:
+        self._generator.set_state(self._ranks.first(self._generator.get_state()))
         plots = [
             Plot(site, self.method, self._drop, self._early.pop(site.path, None))
             for site in self._sites(fraction, grows)

@@ -54,6 +54,15 @@ def momentum(decay: float, history: int) -> GrowScore:
     return GrowScore(score, gradient=True, history=history)
 
 
+def mean_momentum(site: Site) -> Tensor:
+    """Mean |momentum| of the connections of a layer, as ``momentum`` forms it: for redistribution.
+
+    Unlike the one by the name of ``momentum``, it asks nothing of the optimiser.
+    """
+    own = Candidates(site.topology.matrix_shape[1], positions=site.topology.positions)
+    return site.gradient(own, 0.9).abs().mean()
+
+
 @described
 def momentum_by_neuron(decay: float, history: int, least: int) -> GrowScore:
     """|momentum|, rows getting a share of the growth in proportion to the mean of theirs.
@@ -147,6 +156,7 @@ def _guided(site: Site, taken: Topology, asked: int) -> Tensor:
         if fits and x.dim() == 2:
             through[0] += grad.abs().sum(0)
             through[1] += x.abs().sum(0)
+    through = [site.ranks.mean(total) for total in through]
     if not all(bool(total.sum() > 0) for total in through):
         return taken.positions[:0]
     row, column = (

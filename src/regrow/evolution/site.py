@@ -78,7 +78,8 @@ class Site:
         samples: Inputs ``[samples, in]`` and outputs ``[samples, out]`` of the layer, where the
             grow score asked for activations.
         probed: Gradient of the values in a probe, in place of what the parameter holds.
-        ranks: The processes that train the model; gradients are means over them.
+        ranks: The processes that train the model. ``gradient`` is a mean over them; what a rule
+            makes of ``captured`` itself, it averages with ``site.ranks.mean``.
     """
 
     path: str
