@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from regrow.evolution.drop import adaptive_threshold
+from regrow.evolution.grow import mean_momentum
 from regrow.evolution.methods import Method, register
 from regrow.evolution.schedules import Constant, Cosine, Cubic, Pals, Phases, Steps
 from regrow.evolution.starts import FanInUniform, Normal
@@ -246,7 +247,7 @@ register(
         grow="momentum",
         fraction=Cosine(0.5),
         every="epoch",
-        redistribute="momentum",
+        redistribute=mean_momentum,
         regrow=True,
         source="T. Dettmers, L. Zettlemoyer, "
         '"Sparse networks from scratch: faster training without losing performance", 2019',
