@@ -4,9 +4,10 @@ from regrow.layers import convert_recurrent  # noqa: F401 - makes its modules kn
 from regrow.layers.align import align
 from regrow.layers.attention import SparseMultiheadAttention
 from regrow.layers.base import SparseLayer, sparse_layers, tie
+from regrow.layers.compaction import compact
 from regrow.layers.conv import SparseConv1d, SparseConv2d, SparseConv3d
 from regrow.layers.convert import densify, sparsify
-from regrow.layers.describe import describe
+from regrow.layers.description import describe
 from regrow.layers.embedding import SparseEmbedding
 from regrow.layers.linear import SparseLinear
 from regrow.layers.projection import SparseProjection
@@ -25,6 +26,7 @@ __all__ = [
     "SparseProjection",
     "SparseRNN",
     "align",
+    "compact",
     "densify",
     "describe",
     "sparse_layers",

@@ -11,7 +11,7 @@ from torch import nn
 from regrow.layers.base import SparseLayer, tie
 from regrow.layers.choose import Globs, Target, choose, join
 from regrow.layers.conversion import DENSIFIERS, Start, StartValues, succeed
-from regrow.layers.describe import describe
+from regrow.layers.description import describe
 from regrow.layers.draw import Numbers, Places, drawn
 from regrow.layers.fused_paths import settle_fused_paths
 from regrow.layers.row_groups import Groups, row_groups
