@@ -226,8 +226,17 @@ def test_methods(capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = run(capsys, "methods")
     assert code == 0
     assert [line.split()[0] for line in text.splitlines()] == [
-        "method", "rigl", "set", "static", "dense",
-    ]  # fmt: skip
+        "method",
+        *sorted(methods()),
+        "dense:",
+    ]
+    code, text, _ = run(capsys, "methods", "granet", "static")
+    assert code == 0
+    assert "  density      0.5 to 0.1, cubic\n" in text
+    assert "  differs      " in text
+    code, text, error = run(capsys, "methods", "best")
+    assert (code, text) == (2, "")
+    assert error == f"regrow: NAME must be one of {', '.join(sorted(methods()))}, got 'best'\n"
 
 
 def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

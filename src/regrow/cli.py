@@ -165,7 +165,7 @@ def _run(arguments: list[str]) -> int:
         return _train(chosen, set(vars(given[parsed.command])), command)
     if parsed.command == "bench":
         return _bench(chosen)
-    return _report(chosen) if parsed.command == "report" else _methods()
+    return _report(chosen) if parsed.command == "report" else _methods(chosen)
 
 
 def _train_parser() -> ArgumentParser:
@@ -223,7 +223,9 @@ def _bench_parser() -> ArgumentParser:
 
 
 def _methods_parser() -> ArgumentParser:
-    return _Parser(description="List the methods that --method and --compare take.")
+    parser = _Parser(description="List the methods that --method and --compare take.")
+    parser.add_argument("name", nargs="*", type=str, metavar="NAME", help="tell all about these")
+    return parser
 
 
 def _train(chosen: Namespace, given: set[str], command: str) -> int:
@@ -286,33 +288,20 @@ def _bench(chosen: Namespace) -> int:
     return 0
 
 
-def _methods() -> int:
+def _methods(chosen: Namespace) -> int:
     from regrow.evolution import methods
+    from regrow.evolution.catalogue import account
 
-    lines = [("method", "drops", "grows", "every", "from")]
-    for name, method in sorted(methods().items()):
-        moves = method.every is not None
-        lines.append(
-            (
-                name,
-                _name(method.drop) if moves else "-",
-                _name(method.grow) if moves else "-",
-                str(method.every) if moves else "-",
-                method.source,
-            )
-        )
-    lines.append(
-        ("dense", "-", "-", "-", "all connections, the twin that sparse ones are set beside")
-    )
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)]
-        print("  ".join(cells))
+    known = methods()
+    if not chosen.name:
+        print(known)
+        print("dense: all connections, the twin that sparse ones are set beside")
+        return 0
+    for name in chosen.name:
+        if name not in known:
+            raise InputError(f"NAME must be one of {', '.join(sorted(known))}, got {name!r}")
+    print("\n\n".join(account(known[name]) for name in chosen.name))
     return 0
-
-
-def _name(part: object) -> str:
-    return part if isinstance(part, str) else getattr(part, "__name__", type(part).__name__)
 
 
 def _flag(name: str) -> str:

@@ -79,6 +79,18 @@ class Method:
     differs: str = ""
 
 
+class Methods(dict[str, Method]):
+    """Methods by name; printed, a table of them."""
+
+    def __repr__(self) -> str:
+        """One line for each method."""
+        from regrow.evolution.catalogue import overview  # which knows methods
+
+        return overview(self)
+
+    __str__ = __repr__
+
+
 _METHODS: dict[str, Method] = {}
 
 
@@ -96,11 +108,11 @@ def register(method: Method) -> Method:
     return method
 
 
-def methods() -> dict[str, Method]:
-    """All registered methods by name.
+def methods() -> Methods:
+    """All registered methods by name; printed, a table of them.
 
     Example:
         >>> {"rigl", "set", "static"} <= set(methods())
         True
     """
-    return dict(_METHODS)
+    return Methods(_METHODS)

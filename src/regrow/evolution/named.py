@@ -235,9 +235,8 @@ register(
         name="nm",
         scope=NofM(2, 4),
         pattern=NofM(2, 4),
-        source="the pattern of A. Mishra et al., "
-        '"Accelerating sparse deep neural networks", 2021, evolved as RigL evolves',
-        differs="the groups change during training",
+        source='A. Mishra et al., "Accelerating sparse deep neural networks", 2021',
+        differs="the pattern of that paper, evolved as RigL evolves: the groups change in training",
     )
 )
 register(
