@@ -78,7 +78,7 @@ def test_three_rows(tmp_path: Path) -> None:
     assert str(error.value) == "the data must have at least 10 rows with a target, got 3"
 
 
-ENDINGS = ".csv, .csv.gz, .parquet, .npz, .txt or .txt.gz"
+ENDINGS = ".csv, .csv.gz, .parquet, .npz, .mat, .txt or .txt.gz"
 KNOWN = f"source must be one of {', '.join(SOURCES)} or a path to a {ENDINGS}"
 
 

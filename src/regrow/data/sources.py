@@ -10,6 +10,7 @@ from regrow.data.dataset import Dataset, build
 from regrow.data.digits import read_digits
 from regrow.data.errors import DataError
 from regrow.data.images import CIFAR10, FASHION_MNIST, MNIST, read_images
+from regrow.data.matlab import read_mat
 from regrow.data.splits import SplitOptions
 from regrow.data.table import Raw, close_match
 from regrow.data.tabular import read_csv, read_parquet
@@ -21,7 +22,7 @@ IMAGES = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST, "cifar10": CIFAR10}
 SOURCES = ("digits", *IMAGES, *TEXTS)
 """Names that `load` understands besides paths."""
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".txt", ".txt.gz")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".mat", ".txt", ".txt.gz")
 """Endings of the files that `load` reads."""
 
 
@@ -47,7 +48,7 @@ def load(
     Args:
         source: "digits" (in the package); "mnist", "fashion-mnist", "cifar10", or, as characters,
             "tiny-shakespeare", "wikitext-2", "gutenberg" (read from `data_dir`); or a path to a
-            .csv, .csv.gz, .parquet, .npz, .txt or .txt.gz file, also relative to `data_dir`.
+            .csv, .csv.gz, .parquet, .npz, .mat, .txt or .txt.gz file, also relative to `data_dir`.
         target: The column to predict, by name or by position from 0 (-1 is the last); for CSV and
             Parquet files, and for npz files whose labels are not under y.
         task: "classification", "regression" or "auto": text and true/false are classes, and so
@@ -80,13 +81,47 @@ def load(
         _check_named(name, target, task)
         if name in TEXTS:
             return build_text(read_text(name, folder), context, options)
-        raw = read_images(IMAGES[name], folder) if name in IMAGES else read_digits()
+        raw = read(name, data_dir=folder)
         return build(raw, task=task, options=options, first=name in IMAGES)
     file = _find_file(name, folder)
     if file.name.lower().endswith((".txt", ".txt.gz")):
         _check_named(file.name, target, task)
         return build_text(read_text_file(file), context, options)
     return build(_read_file(file, target), task=task, options=options)
+
+
+def read(
+    source: str | os.PathLike[str],
+    target: str | int | None = None,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Raw:
+    """Read a table or images as they are: not split, nothing made a number.
+
+    Args:
+        source: As of `load`, but no text.
+        target: As of `load`.
+        data_dir: As of `load`.
+
+    Raises:
+        FileNotFoundError: If a file or folder is not there.
+        DataError: If the data or the arguments cannot be used.
+        ImportError: If a package for this kind of file is not installed.
+
+    Example:
+        >>> read("digits").target.name
+        'digit'
+    """
+    folder, name = _folder(data_dir), os.fspath(source)
+    if name in SOURCES:
+        _check_named(name, target, "auto")
+        if name in TEXTS:
+            raise DataError(f"source must be a table or images, got the text {name!r}")
+        return read_images(IMAGES[name], folder) if name in IMAGES else read_digits()
+    file = _find_file(name, folder)
+    if file.name.lower().endswith((".txt", ".txt.gz")):
+        raise DataError(f"source must be a table or images, got the text {file.name!r}")
+    return _read_file(file, target)
 
 
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -131,4 +166,6 @@ def _read_file(path: Path, target: str | int | None) -> Raw:
     name = path.name.lower()
     if name.endswith(".npz"):
         return read_npz(path, target)
+    if name.endswith(".mat"):
+        return read_mat(path, target)
     return read_parquet(path, target) if name.endswith(".parquet") else read_csv(path, target)

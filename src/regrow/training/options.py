@@ -82,7 +82,7 @@ class TrainOptions:
         "digits",
         "what to learn: digits (comes with regrow); mnist, fashion-mnist, cifar10 (images); "
         "tiny-shakespeare, wikitext-2, gutenberg (characters); "
-        "or the path of a .csv, .parquet, .npz or .txt file",
+        "or the path of a .csv, .parquet, .npz, .mat or .txt file",
         "be the name of a data set or the path of a file",
         _text,
         group="data",
