@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import regrow
 from regrow import densify, sparsify
@@ -133,6 +135,37 @@ def test_fused_parts_keep_their_budgets_and_the_head_its_tie(method: str) -> Non
     assert counts() == budgets
     assert fused.topology != before
     assert model.lm_head.values is model.transformer.wte.values
+
+
+@pytest.mark.parametrize("make", [gpt2, bert])
+def test_saves_with_its_ties_as_the_package_does(make: Any, tmp_path: Path) -> None:
+    model = sparsify(make(), 0.4)
+    model.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    lead = next(iter(regrow.sparse_layers(model)))
+    assert {f"{lead}.{part}" for part in ("values", "shape", "indptr", "indices")} <= set(state)
+    other = sparsify(make(), 0.4)
+    other.load_state_dict(state, strict=False)
+    assert torch.equal(other(IDS).logits, model(IDS).logits)
+
+
+@pytest.mark.parametrize("make", [gpt2, bert])
+def test_the_package_ties_what_is_tied_already(make: Any) -> None:
+    model = sparsify(make(), 0.4)
+    before = model(IDS).logits
+    first, *_ = regrow.sparse_layers(model).values()
+    values = first.values
+    model.tie_weights()
+    assert first.values is values is first.tied[0].values
+    assert torch.equal(model(IDS).logits, before)
+
+
+@pytest.mark.parametrize("make", [gpt2, bert, llama])
+def test_names_of_ties_come_back_with_the_dense_layers(make: Any) -> None:
+    model, plain = densify(sparsify(make(), 0.4)), make()
+    assert model._tied_weights_keys == plain._tied_weights_keys
+    assert model.all_tied_weights_keys == plain.all_tied_weights_keys
 
 
 def test_generates() -> None:

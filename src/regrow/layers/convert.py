@@ -15,6 +15,7 @@ from regrow.layers.description import describe
 from regrow.layers.draw import Numbers, Places, drawn
 from regrow.layers.fused_paths import settle_fused_paths
 from regrow.layers.row_groups import Groups, row_groups
+from regrow.layers.tied_names import settle_tied_names
 from regrow.topology import Topology
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -134,6 +135,7 @@ def sparsify(
             for tied in (layer, *layer.tied):
                 tied.row_groups = rows
     settle_fused_paths(model)
+    settle_tied_names(model)
     if verbose:
         print(describe(model))
     return model
@@ -168,6 +170,7 @@ def densify(model: Model) -> Model:
                         done[layer].weight = done[tied].weight
             model = _replaced(model, path, done[layer])
     settle_fused_paths(model)
+    settle_tied_names(model)
     return model
 
 
