@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from regrow.evolution.budgets import SCOPES, Parts, ScopeFunction, groups_of
+from regrow.evolution.compose import scores as named_scores
 from regrow.evolution.methods import Method
 from regrow.evolution.scores import DropScore
 from regrow.evolution.site import Site
 from regrow.evolution.units import Units, block_of
-from regrow.topology import NofM, Topology
+from regrow.topology import Block, FanIn, NofM, Topology
+from regrow.topology.structure import Structure
 
 
 class Plot:
@@ -32,8 +34,11 @@ class Plot:
         self, site: Site, method: Method, drop: DropScore, early: Tensor | None = None
     ) -> None:
         self.site = site
-        self.units = Units(site.layer, block_of(method.unit, site.layer), site.path)
-        self.parts = _parts(method.scope, self.units, site.path)
+        unit, scope = fitting(method, site.topology.structure)
+        block = block_of(unit, site.layer)
+        _check_kept(site, method, block, scope)
+        self.units = Units(site.layer, block, site.path)
+        self.parts = _parts(scope, self.units, site.path)
         self._drop = drop
         self._early = early
         self._scores: Tensor | None = None
@@ -85,6 +90,48 @@ class Plot:
         if bool(site.values.sum().isnan()):  # a shortcut need not know where NaN belongs
             return None
         return lambda count: site.ranks.first(keep(site, count))
+
+
+def fitting(
+    method: Method, structure: Structure | None
+) -> tuple[str | Block, str | NofM | ScopeFunction]:
+    """Unit and scope for a layer: those of the method, or such that its structure is kept.
+
+    A method that takes single connections takes whole blocks of a layer of blocks. Where a layer
+    has N of M, or a constant fan-in, each group or row keeps its number, unless the method changes
+    the numbers of layers. One that names positions itself is left as it is.
+
+    Example:
+        >>> import regrow
+        >>> rigl = regrow.methods()["rigl"]
+        >>> fitting(rigl, Block(4, 4)), fitting(rigl, NofM(2, 4))
+        ((Block(rows=4, columns=4), 'layer'), ('element', NofM(n=2, m=4)))
+    """
+    unit, scope = method.unit, method.scope
+    grow = named_scores(method)[1]
+    if unit != "element" or grow.place is not None or not grow.exact:
+        return unit, scope
+    if isinstance(structure, Block):
+        return structure, scope
+    if scope != "layer" or method.density is not None or method.redistribute is not None:
+        return unit, scope
+    if isinstance(structure, NofM):
+        return unit, structure
+    return unit, "row" if isinstance(structure, FanIn) else scope
+
+
+def _check_kept(site: Site, method: Method, unit: Block, scope: object) -> None:
+    """Refuse a method that would break a structure which the layer's compute cannot do without."""
+    structure, compute = site.topology.structure, site.layer.compute
+    if compute in ("block", "nm"):
+        whole = isinstance(structure, Block) and not (
+            unit.rows % structure.rows or unit.columns % structure.columns
+        )
+        if not whole and scope != structure:
+            raise ValueError(
+                f"method {method.name} must keep {structure} of {site.path} for its compute "
+                f"{compute!r}, and does not; with compute 'auto' it need not"
+            )
 
 
 def without_nan(scores: Tensor) -> Tensor:
