@@ -27,7 +27,7 @@ from regrow.measure import (
     pictures,
     spectrum,
 )
-from regrow.topology.perturb import redrawn
+from regrow.topology import redrawn
 
 WIDTHS = (64, 300, 300, 10)
 DENSITY = 0.05

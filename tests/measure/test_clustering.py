@@ -11,8 +11,7 @@ from torch import nn
 from regrow import SparseConv2d, SparseLinear, Topology
 from regrow.measure import bipartite, small_world, to_networkx
 from regrow.measure.clustering import _lattice, path_length, square_clustering
-from regrow.topology import random_topology
-from regrow.topology.perturb import redrawn
+from regrow.topology import random_topology, redrawn
 
 networkx = pytest.importorskip("networkx")
 pytest.importorskip("scipy")

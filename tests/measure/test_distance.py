@@ -13,8 +13,7 @@ from torch import nn
 
 from regrow import SparseConv2d, SparseLinear, Topology
 from regrow.measure import distance_matrix, topology_distance
-from regrow.topology import random_topology
-from regrow.topology.perturb import redrawn
+from regrow.topology import random_topology, redrawn
 
 pytest.importorskip("scipy")
 
@@ -135,6 +134,19 @@ def test_matrix_of_neighbours() -> None:
     assert (np.diag(found) == 0).all()
     assert found[0, 1] < found[0, 2] < found[0, 3]
     assert (distance_matrix(networks, layer=0) == found).all()
+
+
+def test_layers_by_themselves() -> None:
+    """Where layers do not follow each other, as in attention, inputs keep their order."""
+    generator = torch.Generator().manual_seed(4)
+    first, second = (random_topology((9, 9), 30, generator=generator) for _ in range(2))
+    order = torch.randperm(9, generator=generator)
+    copy = [permuted(first, order, torch.arange(9)), permuted(second, order, torch.arange(9))]
+    assert topology_distance([first, second], copy, follow=False).layers == (0, 0)
+    assert topology_distance([first, second], copy).layers[1] > 0.2
+    assert distance_matrix([[first, second], copy], follow=False)[0, 1] == 0
+    odd = of_rows(4, {0}, {1}, {2})
+    assert topology_distance([odd, odd], [odd, odd], follow=False).mean == 0
 
 
 def test_networks_that_do_not_compare() -> None:

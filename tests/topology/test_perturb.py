@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from regrow import Topology
-from regrow.topology import random_topology
-from regrow.topology.perturb import redrawn
+from regrow.topology import random_topology, redrawn
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])

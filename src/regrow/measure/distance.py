@@ -41,7 +41,12 @@ class TopologyDistance:
 
 
 def topology_distance(
-    a: Network, b: Network, *, normalised: bool = True, match_outputs: bool = True
+    a: Network,
+    b: Network,
+    *,
+    normalised: bool = True,
+    match_outputs: bool = True,
+    follow: bool = True,
 ) -> TopologyDistance:
     """The neural network sparse topology distance (NNSTD) of two networks of equal shape.
 
@@ -63,6 +68,9 @@ def topology_distance(
             added and taken away, and the distance of a layer is their sum.
         match_outputs: Whether outputs of the last layer are matched too, as in the published code,
             or keep their index.
+        follow: Whether the inputs of each layer are the neurons of the one before. If not, as in
+            networks with attention or with residual connections, each layer is compared by itself,
+            its inputs in their order.
 
     Returns:
         Distances and matchings.
@@ -97,7 +105,7 @@ def topology_distance(
     matchings: list[Integers] = []
     for number, (own, other) in enumerate(zip(first, second, strict=True)):
         renamed = _matrix(other)
-        if number:
+        if number and follow:
             width = places(len(matchings[-1]), own.matrix_shape[1], number)
             order = matchings[-1][:, None] * width + np.arange(width)
             renamed = renamed[:, order.reshape(-1)]
@@ -111,7 +119,11 @@ def topology_distance(
 
 
 def distance_matrix(
-    networks: Sequence[Network], *, layer: int | None = None, match_outputs: bool = True
+    networks: Sequence[Network],
+    *,
+    layer: int | None = None,
+    match_outputs: bool = True,
+    follow: bool = True,
 ) -> Floats:
     """NNSTD of every pair of networks.
 
@@ -121,6 +133,7 @@ def distance_matrix(
         networks: As for ``topology_distance``.
         layer: Number of the layer to compare; the mean over all if None.
         match_outputs: As there.
+        follow: As there.
 
     Returns:
         ``[networks, networks]``, symmetric with zeros on the diagonal.
@@ -136,7 +149,8 @@ def distance_matrix(
     found = np.zeros((len(chains), len(chains)))
     for i, first in enumerate(chains):
         for j in range(i):
-            pair = topology_distance(chains[j], first, match_outputs=match_outputs)
+            options = {"match_outputs": match_outputs, "follow": follow}
+            pair = topology_distance(chains[j], first, **options)
             found[i, j] = found[j, i] = pair.mean if layer is None else pair.layers[layer]
     return found
 

@@ -2,6 +2,7 @@
 
 from regrow.topology.allocation import allocate
 from regrow.topology.patterns import random_topology
+from regrow.topology.perturb import redrawn
 from regrow.topology.structured import (
     Block,
     FanIn,
@@ -25,4 +26,5 @@ __all__ = [
     "fan_out_topology",
     "nm_topology",
     "random_topology",
+    "redrawn",
 ]
