@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 COLLECT = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))["collect"]
 
 _RESNET = (
-    "cifar10 --model resnet-20 --method set --compare static rigl granet dense --epochs 8 "
-    "--seeds 2 --limit-train 4000 --limit-test 2000 --batch-size 64 --augment "
+    "cifar10 --model resnet-20 --method set --epochs 8 --seeds 2 --limit-train 3000 "
+    "--limit-test 1000 --batch-size 64 --augment "
     "--rate-schedule cosine --warm-up 0.1 --learning-rate 0.1 --weight-decay 0.0005 --every 28 "
     "--until 0.75"
 )
@@ -53,7 +53,8 @@ def experiments() -> dict[str, dict[str, str]]:
             "--until 0.75 --rate-schedule cosine",
         },
         "resnet": {
-            f"density {density}": f"{_RESNET} --density {density}" for density in ("0.1", "0.05")
+            "density 0.1": f"{_RESNET} --density 0.1 --compare static rigl granet dense",
+            "density 0.05": f"{_RESNET} --density 0.05 --compare static rigl granet",
         },
         "transformer": {
             "Adam": f"{_TRANSFORMER} --compare static dense --optimizer adam",
