@@ -140,3 +140,68 @@ def test_table_and_plain_values() -> None:
     plain = json.loads(json.dumps(result.to_dict()))
     assert plain["layers"][0]["nnz"] == 60
     assert plain["total"]["nnz"] == 160
+
+
+def test_a_tied_weight_counts_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(20, 6), nn.Linear(6, 20, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.table(ids))
+
+    result = summary(Tied(), torch.arange(5))
+    table, head = result.layers
+    assert (table.tied_to, head.tied_to) == (None, "table")
+    assert (table.bytes, head.bytes) == (480, 0)
+    assert (table.nnz, head.nnz, result.total.nnz) == (120, 120, 120)
+    assert result.total.shape == (120,)
+    assert (table.flops_forward, head.flops_forward) == (0, 2 * 5 * 120)
+    first = sparse(6, 6)
+    second = SparseLinear(6, 6, topology=first.topology, compute="csr")
+    second.values = first.values
+    one, two = summary(nn.Sequential(first, second), torch.ones(2, 6)).layers
+    assert two.tied_to == "0"
+    assert two.bytes == 4 * 6  # its bias; values and places are the first one's
+    assert one.flops_forward == two.flops_forward
+
+
+def test_products_without_weights_have_a_row() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into = sparse(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.into(x)
+            return nn.functional.scaled_dot_product_attention(y, y, y)
+
+    model = Attention()
+    result = summary(model, torch.ones(2, 5, 8))
+    own, into = result.layers
+    assert (own.path, own.nnz, own.shape, own.bytes) == ("", 0, (0,), 0)
+    assert own.flops_forward == 2 * (2 * 2 * 5 * 5 * 8)
+    assert own.flops_backward == 2 * own.flops_forward
+    assert result.total.flops_forward == own.flops_forward + into.flops_forward
+    assert result.total.density == into.density
+
+
+def test_frozen_weights_have_no_gradient() -> None:
+    model = nn.Sequential(sparse(30, 20), nn.ReLU(), sparse(20, 10))
+    for parameter in model[2].parameters():
+        parameter.requires_grad_(False)
+    layers = summary(model, torch.ones(4, 30)).layers
+    assert layers[1].flops_backward == layers[1].flops_forward
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    assert summary(model, torch.ones(4, 30)).total.flops_backward == 0
+
+
+def test_a_dense_product_multiplies_zeros_too() -> None:
+    csr, dense = (
+        summary(sparse(30, 20, compute), torch.ones(4, 30)) for compute in ("csr", "dense")
+    )
+    assert csr.layers[0].flops_executed == 2 * 2 * 4 * 60
+    assert dense.layers[0].flops_executed == 2 * 2 * 4 * 600

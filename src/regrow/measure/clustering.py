@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from regrow.measure._chain import Network, sources, topologies
+from regrow.measure._extra import require
 from regrow.topology import Topology, random_topology
 
 _TILE = 512
@@ -87,6 +88,7 @@ def small_world(
         Q. K. Telesford, K. E. Joyce, S. Hayasaka, J. H. Burdette, P. J. Laurienti, "The ubiquity of
         small-world networks", 2011, for omega.
     """
+    require("scipy", "small_world")
     chain = topologies(network)
     generator = torch.Generator().manual_seed(seed)
     graph = bipartite(chain)
@@ -212,6 +214,7 @@ def to_networkx(network: Network) -> Any:
         >>> sorted(graph.predecessors((1, 0)))
         [(0, 0), (0, 1)]
     """
+    require("networkx", "to_networkx")
     import networkx
 
     chain = topologies(network)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from regrow.measure._chain import Network, sources, topologies
+from regrow.measure._extra import require
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -130,6 +131,7 @@ def degree_law(
         A. Clauset, C. R. Shalizi, M. E. J. Newman, "Power-law distributions in empirical data",
         2009.
     """
+    require("scipy", "degree_law")
     counted = np.asarray(degrees)
     numbers = np.sort(counted[counted > 0].astype(np.int64).reshape(-1))
     start, exponent, distance = _fitted(numbers, minimum)

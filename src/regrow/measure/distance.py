@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regrow.measure._chain import Network, places, topologies
+from regrow.measure._extra import require
 from regrow.topology import Topology
 
 Floats = NDArray[np.float64]
@@ -95,6 +96,7 @@ def topology_distance(
         S. Liu, T. van der Lee, A. Yaman, Z. Atashgahi, D. Ferraro, G. Sokar, M. Pechenizkiy,
         D. C. Mocanu, "Topological insights into sparse neural networks", 2020.
     """
+    require("scipy", "topology_distance")
     first, second = topologies(a), topologies(b)
     shapes = [[tuple(topology.shape) for topology in chain] for chain in (first, second)]
     if shapes[0] != shapes[1]:

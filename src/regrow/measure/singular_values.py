@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regrow.layers import SparseLayer
+from regrow.measure._extra import require
 from regrow.topology import Topology
 
 Floats = NDArray[np.float64]
@@ -135,6 +136,7 @@ def spectrum(weight: SparseLayer | Topology, *, count: int | None = None) -> Spe
 
 
 def _greatest(topology: Topology, entries: Floats, count: int) -> Floats:
+    require("scipy", "spectrum of a weight this large")
     from scipy.sparse import csr_array
     from scipy.sparse.linalg import svds
 
