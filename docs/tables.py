@@ -1,10 +1,11 @@
-"""Tables of README and docs, made from `results/`; `python docs/tables.py` writes them in."""
+"""Tables of README and docs, from `results/` and the registries; run it to write them in."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
+import runpy
 import statistics
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "catalogue.md")
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _NAMES = {"set": "SET", "rigl": "RigL", "static": "static, random", "dense": "dense twin"}
@@ -54,10 +55,12 @@ def run_note(name: str, timing: str) -> str:
     seeds = len(found["arms"]["dense"]["test_score"])
     hidden = "-".join(str(n) for n in options.get("hidden", [256, 256]))
     rates = ", ".join(f"{arm} {a['learning_rate']:g}" for arm, a in found["arms"].items())
+    schedule = options.get("rate_schedule", "constant")
+    falls = "" if schedule == "constant" else f", from where it falls ({schedule})"
     return (
         f"{options.get('data', 'digits')}, hidden layers {hidden}, {found['epochs']} epochs for "
         f"each network, mean ± standard deviation of {seeds} seeds. "
-        f"Each has the best learning rate of one grid, judged on validation data ({rates}). "
+        f"Each has the best learning rate of one grid, judged on validation data ({rates}){falls}. "
         f"Times are medians on {timed['threads']} thread(s) of {machine['processor']} "
         f"({machine['kernels']}), all in one run of {timed['epochs']} epochs."
     )
@@ -167,6 +170,7 @@ TABLES = {
     "resnet": lambda: _experiment("resnet"),
     "transformer": lambda: _experiment("transformer"),
     "lstm": lambda: _experiment("lstm"),
+    **runpy.run_path(str(ROOT / "docs" / "catalogue.py"))["TABLES"],
 }
 
 

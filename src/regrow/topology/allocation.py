@@ -52,13 +52,6 @@ def allocate(
         {'a': 35680, 'b': 10000}
         >>> allocate({"a": (100, 200), "b": (10, 100)}, allocation={"a": 0.05, "b": 300})
         {'a': 1000, 'b': 300}
-
-    References:
-        ER: D. C. Mocanu et al., "Scalable training of artificial neural networks with adaptive
-        sparse connectivity inspired by network science", 2018. ERK: U. Evci, T. Gale, J. Menick,
-        P. S. Castro, E. Elsen, "Rigging the lottery: making all tickets winners", 2020. uniform+:
-        T. Gale, E. Elsen, S. Hooker, "The state of sparsity in deep neural networks", 2019. ERK+:
-        S. Liu et al., "The unreasonable effectiveness of random pruning", 2022.
     """
     if not shapes:
         raise ValueError("there must be at least one layer to allocate connections to, got none")
@@ -143,17 +136,31 @@ def uniform(shapes: Shapes, density: float) -> dict[str, float]:
 
 
 def er(shapes: Shapes, density: float) -> dict[str, float]:
-    """Erdos-Renyi: density in proportion to (n_in + n_out) / (n_in n_out), channels of a kernel."""
+    """Erdos-Renyi: density in proportion to (n_in + n_out) / (n_in n_out), counting channels.
+
+    References:
+        D. C. Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+        connectivity inspired by network science", 2018.
+    """
     return _proportional(shapes, density, lambda s: (s[0] + s[1]) / (s[0] * s[1]))
 
 
 def erk(shapes: Shapes, density: float) -> dict[str, float]:
-    """Erdos-Renyi kernel: density in proportion to the sum of all axes over their product."""
+    """Erdos-Renyi kernel: density in proportion to the sum of all axes over their product.
+
+    References:
+        U. Evci, T. Gale, J. Menick, P. S. Castro, E. Elsen, "Rigging the lottery: making all
+        tickets winners", 2020.
+    """
     return _proportional(shapes, density, lambda shape: sum(shape) / math.prod(shape))
 
 
 def uniform_plus(shapes: Shapes, density: float) -> dict[str, float]:
-    """A first convolution dense, the last layer at 0.2 or more, the others alike."""
+    """A first convolution dense, the last layer at 0.2 or more, the others alike.
+
+    References:
+        T. Gale, E. Elsen, S. Hooker, "The state of sparsity in deep neural networks", 2019.
+    """
     paths = list(shapes)
     fixed = {paths[-1]: max(density, 0.2)}
     if len(shapes[paths[0]]) > 2:
@@ -162,7 +169,12 @@ def uniform_plus(shapes: Shapes, density: float) -> dict[str, float]:
 
 
 def erk_plus(shapes: Shapes, density: float) -> dict[str, float]:
-    """The last layer dense, the others as ERK."""
+    """The last layer dense, the others as ERK.
+
+    References:
+        S. Liu et al., "The unreasonable effectiveness of random pruning: return of the most naive
+        baseline for sparse training", 2022.
+    """
     return _beside(shapes, density, {list(shapes)[-1]: 1.0}, erk, "erk+")
 
 
