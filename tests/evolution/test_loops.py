@@ -14,7 +14,9 @@ from torch.optim import lr_scheduler
 
 import regrow
 from regrow import Evolution, SparseLinear
+from regrow.evolution import DropScore, Site
 from regrow.evolution.schedules import Cubic
+from regrow.evolution.trackers import Tracker
 from regrow.optim import SNTASGD, LocalAgeAdam
 
 OPTIMIZERS: dict[str, Callable] = {
@@ -237,6 +239,32 @@ def test_steps_that_the_scaler_skips_do_not_count(name: str, first: str) -> None
             plain.step(seed)
     assert plain.evolution.steps == scaled.evolution.steps == 6
     same(plain, scaled)
+
+
+@pytest.mark.parametrize("name", ["adamw-foreach", "adamw-fused"])
+def test_what_is_tracked_knows_no_scale_and_no_skipped_step(name: str) -> None:
+    seen = []
+
+    def update(site: Site, total: Tensor) -> Tensor:
+        seen.append(site.path)
+        return total + site.grad
+
+    rule = DropScore(
+        lambda site: site.tracked["sum"], tracks=(Tracker("sum", update, before=True),)
+    )
+    plain, scaled = (Run(OPTIMIZERS[name], "set", drop=rule, every=100) for _ in range(2))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    for seed, overflow in enumerate([False, True, False]):
+        loss = scaled.loss(seed)
+        scaler.scale(loss * torch.inf if overflow else loss).backward()
+        scaler.step(scaled.optimizer)
+        scaler.update(2.0**8)
+        scaled.optimizer.zero_grad()
+        if not overflow:
+            plain.step(seed)
+    assert len(seen) == 8
+    sums = [run.evolution.sites()["0"].tracked["sum"] for run in (plain, scaled)]
+    assert torch.equal(*sums)
 
 
 # Schedulers

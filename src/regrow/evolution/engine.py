@@ -102,7 +102,11 @@ class Evolution:
         if self._ranks.size > 1:
             synchronize(model, self._ranks.group)
             seed = int(self._ranks.first(torch.tensor(seed)))
-        self._shares = {path: layer.density for path, layer in layers.items()}
+        # A layer without connections counts as one with a single one.
+        self._shares = {
+            path: max(layer.topology.nnz, 1) / layer.topology.shape.numel()
+            for path, layer in layers.items()
+        }
         self._memory: dict[str, float] = {}
         self._generator = torch.Generator().manual_seed(seed)
         self._early: dict[str, Tensor] = {}
@@ -414,6 +418,8 @@ class Evolution:
     def _look(self) -> None:
         self._check_state()
         self._dormant.wake(sparse_layers(self.model))
+        if self._skipped:
+            return
         due = self._drop.before and self._horizon.due(self.steps + 1)
         if due or self._kept.trackers:
             sites = self._sites(self._scheduled_fraction(), grows=False)
@@ -423,9 +429,7 @@ class Evolution:
 
     @torch.no_grad()
     def _after_step(self, *_: object) -> None:
-        # Fused optimisers are called under GradScaler even if they are to skip the step.
-        overflow = getattr(self.optimizer, "found_inf", None)
-        if overflow is not None and bool(overflow):
+        if self._skipped:
             self._dormant.rest(sparse_layers(self.model))
             return
         self.steps += 1
@@ -438,6 +442,12 @@ class Evolution:
         if self._activations:
             self._activations.settle()
         self._dormant.rest(sparse_layers(self.model))
+
+    @property
+    def _skipped(self) -> bool:
+        """Whether GradScaler has found an overflow; fused optimisers are called all the same."""
+        overflow = getattr(self.optimizer, "found_inf", None)
+        return overflow is not None and bool(overflow)
 
     def _check_state(self) -> None:
         """Refuse an optimiser that still knows other connections than were loaded."""

@@ -122,7 +122,9 @@ class Site:
                 f"the score in {self.path} needs the gradient of the values, got none: it must be "
                 f"taken before the optimiser step (before=True), after a backward pass"
             )
-        return grad
+        # Fused optimisers take the scale of GradScaler away themselves, later.
+        scale = getattr(self.optimizer, "grad_scale", None)
+        return grad if scale is None else grad / scale
 
     @property
     def age(self) -> Tensor:
