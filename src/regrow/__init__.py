@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from regrow.evolution import Evolution, Method
     from regrow.evolution.methods import methods
     from regrow.layers import (
+        Grasp,
+        Magnitude,
+        Snip,
         SparseConv1d,
         SparseConv2d,
         SparseConv3d,
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
         SparseLSTM,
         SparseMultiheadAttention,
         SparseRNN,
+        SynFlow,
         compact,
         densify,
         describe,
@@ -30,14 +34,19 @@ if TYPE_CHECKING:
         tie,
     )
     from regrow.layers.align import align
-    from regrow.topology import Topology
+    from regrow.topology import Block, NofM, Topology
 
     __version__: str
     _native: Any  # the C++ extension, where it could be built
 
 __all__ = [
+    "Block",
     "Evolution",
+    "Grasp",
+    "Magnitude",
     "Method",
+    "NofM",
+    "Snip",
     "SparseConv1d",
     "SparseConv2d",
     "SparseConv3d",
@@ -47,6 +56,7 @@ __all__ = [
     "SparseLinear",
     "SparseMultiheadAttention",
     "SparseRNN",
+    "SynFlow",
     "Topology",
     "__version__",
     "align",
@@ -63,8 +73,13 @@ __all__ = [
 
 # Public name -> the subpackage that holds it.
 _ROOMS = {
+    "Block": "topology",
     "Evolution": "evolution",
+    "Grasp": "layers",
+    "Magnitude": "layers",
     "Method": "evolution",
+    "NofM": "topology",
+    "Snip": "layers",
     "SparseConv1d": "layers",
     "SparseConv2d": "layers",
     "SparseConv3d": "layers",
@@ -74,6 +89,7 @@ _ROOMS = {
     "SparseLinear": "layers",
     "SparseMultiheadAttention": "layers",
     "SparseRNN": "layers",
+    "SynFlow": "layers",
     "Topology": "topology",
     "align": "layers",
     "compact": "layers",

@@ -7,6 +7,7 @@ from regrow.layers.base import SparseLayer, sparse_layers, tie
 from regrow.layers.compaction import compact
 from regrow.layers.conv import SparseConv1d, SparseConv2d, SparseConv3d
 from regrow.layers.convert import densify, sparsify
+from regrow.layers.criteria import Grasp, Magnitude, Snip, SynFlow
 from regrow.layers.description import describe
 from regrow.layers.embedding import SparseEmbedding
 from regrow.layers.linear import SparseLinear
@@ -14,6 +15,9 @@ from regrow.layers.projection import SparseProjection
 from regrow.layers.recurrent import SparseGRU, SparseLSTM, SparseRNN
 
 __all__ = [
+    "Grasp",
+    "Magnitude",
+    "Snip",
     "SparseConv1d",
     "SparseConv2d",
     "SparseConv3d",
@@ -25,6 +29,7 @@ __all__ = [
     "SparseMultiheadAttention",
     "SparseProjection",
     "SparseRNN",
+    "SynFlow",
     "align",
     "compact",
     "densify",
