@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from regrow.evolution.compose import named
+from regrow.evolution.drop import rescaled
 from regrow.evolution.kept import Kept
 from regrow.evolution.methods import Method
 from regrow.evolution.ranks import Ranks
@@ -58,8 +59,6 @@ class Changes:
         if dropped != grown.numel():
             self._ranks.check_change(site.path, site.layer)
         if dropped and self._adjust is not None:
-            from regrow.evolution.drop import rescaled
-
             by, values = self._adjust, site.layer.values
             values.copy_(rescaled(site.topology, values.detach(), keep, by))
         if dropped or grown.numel():

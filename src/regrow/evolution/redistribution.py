@@ -46,17 +46,18 @@ def allot(total: int, weights: Sequence[float], most: Sequence[int]) -> list[int
     and where all do, as equal.
 
     Args:
-        total: At most the sum of ``most``.
+        total: What there is to share; no more than the sum of ``most`` can be.
         weights: One each.
         most: One each.
 
     Returns:
-        Whole numbers with that sum.
+        Whole numbers with that sum, or with that of ``most`` if it is less.
 
     Example:
         >>> allot(10, [3.0, 1.0, 1.0], [4, 9, 9])
         [4, 3, 3]
     """
+    total = min(total, sum(most))
     weight = [w if math.isfinite(w) and w > 0 else 0.0 for w in weights]
     exact = [0.0] * len(weight)
     rest, open_ = float(total), set(range(len(weight)))

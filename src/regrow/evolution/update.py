@@ -134,10 +134,12 @@ class Update:
                 min(plot.nnz + plot.free, max(1, connections[plot.site.path] // plot.units.size))
                 for plot in self._plots
             ]
+        free = [plot.free for plot in self._plots]
         total = round(density * sum(sizes.values())) // self._plots[0].units.size
+        # No layer can have more than all its units, nor lose its last one.
+        total = min(max(total, sum(n > 0 for n in now)), sum(now) + sum(free))
         gap = sum(now) - total
         if gap <= 0:
-            free = [plot.free for plot in self._plots]
             return [n + more for n, more in zip(now, allot(-gap, free, free), strict=True)]
         if self._method.redistribute == "ranking":
             return [_number(kept) for kept in kept_together(self._plots, gap)]
