@@ -11,20 +11,14 @@ from regrow.evolution.methods import _METHODS, register
 from regrow.evolution.schedules import Cosine, Cubic, Phases
 from regrow.layers import sparse_layers
 from regrow.training import DivergedError, OptionError, TrainOptions
+from regrow.training.arm import beginning, method_parts
 from regrow.training.flops import FlopCount
 from regrow.training.history import snapshot_epochs
-from regrow.training.loop import (
-    Job,
-    Score,
-    Trainer,
-    beginning,
-    data_order,
-    method_parts,
-    score_of,
-)
+from regrow.training.loop import Job, Trainer, data_order
 from regrow.training.model import Beginning, build_model
 from regrow.training.optimizers import GRIDS, make_optimizer
 from regrow.training.options import option_fields
+from regrow.training.score import Score, score_of
 
 from .conftest import pictures, table, words
 

@@ -9,14 +9,8 @@ from torch import nn
 from regrow import SparseLinear
 from regrow.layers import sparse_layers
 from regrow.training import OptionError, TrainOptions
-from regrow.training.model import (
-    Beginning,
-    build_model,
-    check_model,
-    decide_compute,
-    decision_for,
-    fix_compute,
-)
+from regrow.training.compute import decide_compute, decision_for, fix_compute
+from regrow.training.model import Beginning, build_model, check_model
 
 from .conftest import pictures, table, words
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from regrow.files import write_atomically
 from regrow.layers import SparseLayer, sparse_layers
-from regrow.training.loop import Score, Trainer
+from regrow.training.loop import Trainer
+from regrow.training.score import Score
 
 _SNAPSHOTS = 8
 

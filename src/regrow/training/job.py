@@ -12,12 +12,13 @@ from regrow.training.checkpoint import load_checkpoint, save_checkpoint, write_s
 from regrow.training.errors import DivergedError, Stopped
 from regrow.training.history import History
 from regrow.training.interrupt import Interruption
-from regrow.training.loop import Job, Score, Tally, Trainer
+from regrow.training.loop import Job, Tally, Trainer
 from regrow.training.machine import PeakMemory
 from regrow.training.metrics import Events, MetricsFile, Row
 from regrow.training.options import TrainOptions
 from regrow.training.progress import Progress
 from regrow.training.result import describe_result
+from regrow.training.score import Score
 
 
 class JobRunner:

@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from regrow.data import Dataset
-from regrow.evolution import Evolution, Method, methods
-from regrow.evolution.schedules import Cosine
+from regrow.evolution import Evolution
 from regrow.layers import sparse_layers
 from regrow.measure import Exploration
-from regrow.topology import Block, NofM
+from regrow.training.arm import beginning, method_parts, steps_of_an_epoch
 from regrow.training.augment import augmented
-from regrow.training.errors import DivergedError, OptionError
+from regrow.training.compute import Decisions, fix_compute
+from regrow.training.errors import DivergedError
 from regrow.training.flops import FlopCount
-from regrow.training.model import (
-    DEFAULT_DENSITY,
-    Beginning,
-    Decisions,
-    build_model,
-    fix_compute,
-    n_of_m,
-    sparse_shapes,
-)
+from regrow.training.model import build_model
 from regrow.training.models.images import image_shape
 from regrow.training.optimizers import make_optimizer
 from regrow.training.options import TrainOptions
 from regrow.training.rates import rate_factor
+from regrow.training.score import Score, loss_of, score_of
 
 _EVALUATION_BATCH, _EVALUATION_BATCH_OF_IMAGES = 2048, 256
-_SCHEDULE_SHARE = 0.75
-# By scope, the pattern of a topology that keeps it.
-_PATTERNS = {"row": "fan-in", "column": "fan-out"}
 # The exploration rate takes a mark for every position; above this many it is not measured.
 _MOST_MARKS = 2**29
 
@@ -77,29 +66,6 @@ class Tally:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Score:
-    """Loss and score on one part of the data.
-
-    Attributes:
-        loss: Mean loss.
-        score: Accuracy, R2 for regression, or bits per character for text.
-        rising: Whether a higher score is a better one.
-    """
-
-    loss: float
-    score: float
-    rising: bool = True
-
-    def better_than(self, other: Score | None) -> bool:
-        """Whether the score is better, or equal at a lower loss."""
-        return other is None or self._order > other._order
-
-    @property
-    def _order(self) -> tuple[float, float]:
-        return (self.score if self.rising else -self.score, -self.loss)
-
-
 class Trainer:
     """A network in training, with all that changes while it is trained.
 
@@ -129,7 +95,7 @@ class Trainer:
         self.flop_count = FlopCount(self.model, dataset.x_train[:1])
         if state is not None:
             self.model.load_state_dict(state["model"])
-            fix_compute(self.model, job.decisions)
+        self._settle()
         self.optimizer = make_optimizer(self.model, options, job.learning_rate)
         self.evolution = self._evolution(parts)
         self.exploration = self._exploration()
@@ -281,6 +247,11 @@ class Trainer:
             **parts,
         )
 
+    def _settle(self) -> None:
+        """See to what depends on the number of connections."""
+        fix_compute(self.model, self.job.decisions)
+        self._flops_of_a_sample = self.flop_count.forward + self.flop_count.backward
+
     def _dense_weights(self) -> int:
         """Weights of layers that are not sparse; a vector is a bias or a norm."""
         return sum(p.numel() for p in self.model.parameters() if p.dim() > 1)
@@ -298,7 +269,7 @@ class Trainer:
             group["lr"] = self.learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.flops += len(rows) * (self.flop_count.forward + self.flop_count.backward)
+        self.flops += len(rows) * self._flops_of_a_sample
         return loss.item()
 
     def _tell(self, score: Score | None) -> None:
@@ -321,146 +292,12 @@ class Trainer:
         self.tally.grown += record.grown
         if self.exploration:
             self.exploration.update()
-        fix_compute(self.model, self.job.decisions)
+        self._settle()
         if self.evolution.looks_at_gradients:
             self.flops += self.options.batch_size * self.flop_count.dense_gradient
-
-
-def method_parts(
-    options: TrainOptions, arm: str, total_steps: int, dataset: Dataset
-) -> dict[str, Any]:
-    """Parts of a method that the options, or the length of the training, decide.
-
-    A method without an end of its own updates until the last step but one, since connections grown
-    after the last would never be trained. One whose schedule has an end (RigL) gets it at three
-    quarters of the training, as its authors did, or at the share that it names. A method that
-    changes the density ends with the density of the options, at an update, and n of m are those
-    that come nearest to it.
-
-    Args:
-        options: The options of the run.
-        arm: Name of the method.
-        total_steps: Optimizer steps of the whole training.
-        dataset: What to learn.
-
-    Raises:
-        OptionError: An epsilon for a method that changes the density.
-    """
-    method = methods().get(arm)
-    if method is None or method.every is None:
-        return {}
-    parts: dict[str, Any] = {"until": _last_update(options, method, total_steps)}
-    if options.every is not None:
-        parts["every"] = options.every
-    if options.start is not None:
-        parts["start"] = options.start
-    if options.scope is not None:
-        parts["scope"] = options.scope
-    elif isinstance(method.scope, NofM):
-        shapes = sparse_shapes(options, dataset).values()
-        parts["scope"] = n_of_m(options.density or DEFAULT_DENSITY, shapes)
-    if options.fraction is not None:
-        scheduled = isinstance(method.fraction, Cosine)
-        parts["fraction"] = Cosine(options.fraction) if scheduled else options.fraction
-    density: Any = method.density
-    if density is not None:
-        if options.epsilon is not None:
-            raise OptionError("epsilon", f"be left out for {arm}, which changes its density", "one")
-        parts |= _falling(density, options, method, parts, dataset)
-    return parts
-
-
-def _falling(
-    density: Any, options: TrainOptions, method: Method, parts: dict[str, Any], dataset: Dataset
-) -> dict[str, Any]:
-    """A density schedule for this run: it ends with an update, and with the density asked for.
-
-    One that goes up and down does so in tenths of the training, where it is short.
-    """
-    every = parts.get("every", method.every)
-    if every == "epoch":
-        every = steps_of_an_epoch(options, dataset)
-    until = max(parts["until"] - parts["until"] % every, min(every, parts["until"]))
-    density = replace(density, end=options.density or DEFAULT_DENSITY)
-    if hasattr(density, "length"):
-        density = replace(density, length=max(1, min(density.length, until // 10)))
-    return {"until": until, "density": density}
-
-
-def _last_update(options: TrainOptions, method: Method, total_steps: int) -> int:
-    share = options.until
-    if share is None and isinstance(method.until, float):
-        share = method.until
-    if share is None:
-        share = 1.0 if method.until is None else _SCHEDULE_SHARE
-    return min(total_steps - 1, int(share * total_steps))
-
-
-def beginning(arm: str, parts: Mapping[str, Any]) -> Beginning:
-    """How an arm begins: dense enough and in the form that its method keeps.
-
-    A method that finds its density on the way starts with every connection.
-
-    Args:
-        arm: Name of the method, or ``dense``.
-        parts: Of the method, as `method_parts` gives them.
-    """
-    method = methods().get(arm)
-    if method is None or not parts:
-        return Beginning()
-    scope, unit, schedule = parts.get("scope", method.scope), method.unit, parts.get("density")
-    pattern = method.pattern
-    if pattern == "random" and isinstance(scope, str):
-        pattern = _PATTERNS.get(scope, pattern)
-    for form in (scope, unit):
-        if isinstance(form, (NofM, Block)):
-            pattern = form
-    if schedule is None:
-        return Beginning(None, pattern)
-    density = float(schedule(0, parts["until"])) if callable(schedule) else 1.0
-    return Beginning(density, pattern)
-
-
-def steps_of_an_epoch(options: TrainOptions, dataset: Dataset) -> int:
-    """Optimizer steps of a pass over the training part."""
-    return math.ceil(len(dataset.x_train) / options.batch_size)
 
 
 def data_order(n_samples: int, seed: int, epoch: int) -> Tensor:
     """Order of the samples in an epoch: decided by seed and epoch alone, so equal for all arms."""
     generator = torch.Generator().manual_seed((seed << 32) + epoch)
     return torch.randperm(n_samples, generator=generator)
-
-
-def loss_of(output: Tensor, y: Tensor, task: str) -> Tensor:
-    """Mean cross-entropy, or mean squared error, of outputs ``[n, outputs]``.
-
-    Text has outputs ``[n, context, characters]`` and targets ``[n, context]``.
-    """
-    if task == "regression":
-        return functional.mse_loss(output.squeeze(1), y)
-    if task == "language":
-        output, y = output.flatten(0, 1), y.flatten()
-    return functional.cross_entropy(output, y)
-
-
-def score_of(output: Tensor, y: Tensor, task: str) -> Score:
-    """Loss and score of outputs against targets, of the shapes that `loss_of` takes.
-
-    R2 of a constant target is 1 for a perfect prediction and 0 for any other.
-
-    Example:
-        >>> score_of(torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 3.0]), "regression")
-        Score(loss=0.5, score=0.5, rising=True)
-    """
-    loss = loss_of(output, y, task).item()
-    if task == "language":
-        return Score(loss, loss / math.log(2), rising=False)
-    if task != "regression":
-        return Score(loss, (output.argmax(1) == y).double().mean().item())
-    predicted, target = output.squeeze(1).double(), y.double()
-    residual = (predicted - target).square().sum().item()
-    spread = (target - target.mean()).square().sum().item()
-    if spread == 0:
-        return Score(loss, float(residual == 0))
-    return Score(loss, 1 - residual / spread)

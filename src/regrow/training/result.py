@@ -9,8 +9,8 @@ from torch import Tensor
 
 from regrow.layers import sparse_layers
 from regrow.measure import summary
+from regrow.training.compute import decision_for
 from regrow.training.loop import Trainer
-from regrow.training.model import decision_for
 
 _RECURRENT = ("RNN", "LSTM", "GRU")  # torch's, which hold several weights
 

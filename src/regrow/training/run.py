@@ -21,21 +21,16 @@ from regrow.evolution import methods
 from regrow.evolution.starts import STARTS
 from regrow.files import read_json, write_json
 from regrow.topology.allocation import ALLOCATIONS
+from regrow.training.arm import beginning, method_parts, steps_of_an_epoch
+from regrow.training.compute import Decisions, decide_compute
 from regrow.training.errors import OptionError, RunError, Stopped
 from regrow.training.fingerprint import fingerprint
 from regrow.training.interrupt import Interruption
 from regrow.training.job import JobRunner, epochs_done, is_done, job_folder
-from regrow.training.loop import Job, beginning, method_parts, steps_of_an_epoch
+from regrow.training.loop import Job
 from regrow.training.machine import describe_machine, session
 from regrow.training.metrics import tensorboard_writer
-from regrow.training.model import (
-    DEFAULT_DENSITY,
-    Beginning,
-    Decisions,
-    build_model,
-    check_model,
-    decide_compute,
-)
+from regrow.training.model import DEFAULT_DENSITY, Beginning, build_model, check_model
 from regrow.training.options import TrainOptions
 from regrow.training.progress import Progress
 from regrow.training.table import Results, format_table, read_results

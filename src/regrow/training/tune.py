@@ -9,13 +9,14 @@ from typing import Any
 
 from regrow.data import Dataset
 from regrow.files import read_json, write_json
+from regrow.training.compute import Decisions
 from regrow.training.errors import DivergedError, RunError, Stopped
 from regrow.training.interrupt import Interruption
-from regrow.training.loop import Job, Score, Trainer
-from regrow.training.model import Decisions
+from regrow.training.loop import Job, Trainer
 from regrow.training.optimizers import GRIDS
 from regrow.training.options import TrainOptions
 from regrow.training.progress import Progress
+from regrow.training.score import Score
 
 
 def pilot_epochs(epochs: int) -> int:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from regrow.data import Dataset
-from regrow.training.models import convnet, lstm, resnet, transformer
+from regrow.training.models import convnet, lstm, mlp, resnet, transformer
 from regrow.training.options import TrainOptions
+
+__all__ = ["NETWORKS", "Network", "mlp"]
 
 Build = Callable[[TrainOptions, Dataset], nn.Module]
 
@@ -35,4 +37,4 @@ NETWORKS = {
     "transformer": Network(transformer.build, ("characters", "positions", "output"), "text"),
     "lstm": Network(lstm.build, ("characters", "output"), "text"),
 }
-"""By the name that ``--model`` takes; `regrow.training.model` itself builds the perceptron."""
+"""By the name that ``--model`` takes, but for ``mlp``: its sparse layers are never dense."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 
 from regrow.files import write_atomically
 from regrow.measure import pictures
@@ -16,6 +13,7 @@ from regrow.training.report import comparison, gallery, inside, origin
 from regrow.training.report import headline as words
 from regrow.training.report.gallery import Picture
 from regrow.training.report.markup import Html, join, tag
+from regrow.training.report.page import assemble
 from regrow.training.report.run import Run, read_run
 
 __all__ = ["write_report"]
@@ -79,27 +77,11 @@ def render(run: Run, figures: Path) -> str:
         ("inputs", "What the network looks at", lambda: inside.inputs(run, show)),
         ("reproduce", "How this was made", lambda: origin.reproduce(run)),
     ]
-    built = [(key, title, build()) for key, title, build in builders]
-    sections = [
-        tag(
-            "section",
-            tag("h2", title, id=f"{key}-title"),
-            body,
-            id=key,
-            aria_labelledby=f"{key}-title",
-        )
-        for key, title, body in built
-        if body
-    ]
-    links = [tag("a", title, href=f"#{key}") for key, title, body in built if body]
-    here = resources.files(__package__)
-    return Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"regrow: {run.dataset.get('name') or run.folder.resolve().name}"),
-        style=here.joinpath("page.css").read_text(encoding="utf-8"),
-        head=_head(run),
-        nav=tag("nav", *links, aria_label="Sections"),
-        sections=join(sections, "\n"),
-        foot=origin.footer(run),
+    return assemble(
+        f"regrow: {run.dataset.get('name') or run.folder.resolve().name}",
+        _head(run),
+        [(key, title, build()) for key, title, build in builders],
+        origin.footer(run),
     )
 
 
