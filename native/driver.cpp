@@ -21,9 +21,12 @@ constexpr Size kMostTileWork = 4'000'000;
 constexpr Size kAlign = 16;
 // What a row or column costs beside its connections, in connections.
 constexpr Size kRowCost = 4;
-// Connections in a part of a backward pass: it reads the whole packed operand, and keeps two arrays.
+// Connections in a part of a backward pass: each reads the whole packed operand, and what is brought
+// into column order for it must leave room in the cache.
 constexpr Size kLeastPart = 4096;
 constexpr Size kMostPart = 65536;
+// Connections that a column has in a block of features, at least, so that blocks pay.
+constexpr Size kBlockShare = 20;
 constexpr Size kPackedBytes = Size{64} << 20;
 
 template <typename T>
@@ -39,6 +42,12 @@ const Kernels<double>& kernels<double>() {
 
 Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }
 
+// Bytes of so many elements, in whole cache lines.
+template <typename T>
+Size whole_lines(Size count) {
+  return ceil_div(count * Size{sizeof(T)}, 64) * 64;
+}
+
 // ---- Tiles
 
 // Narrowest width that the kernels know for this many samples.
@@ -50,20 +59,51 @@ std::int32_t narrowest(Size samples, std::int32_t lanes) {
   return static_cast<std::int32_t>((vectors > 4 ? 8 : vectors) * lanes);
 }
 
-// Two cache lines of samples for every feature are best over a wide range.  More pay while the tile
-// leaves most of the second-level cache free, one line only if two are far too much for it.
+// Tiles with so many bytes of each feature.
 template <typename T>
-Tiles plan(Size batch, Size features, const Kernels<T>& kernels) {
-  const Size vector_bytes = kernels.lanes * Size{sizeof(T)}, most = kernels.vectors * vector_bytes;
-  Size bytes = features * 128 > 2 * level2_bytes() ? 64 : 128;
-  while (bytes < most && features * 2 * bytes <= level2_bytes() / 4) bytes *= 2;
-  const Size width = std::min(bytes, most) / Size{sizeof(T)};
+Tiles tiles_of(Size batch, Size bytes, const Kernels<T>& kernels) {
+  const Size width = bytes / Size{sizeof(T)};
   Tiles tiles{};
   tiles.batch = batch;
   tiles.count = ceil_div(batch, width);
   tiles.last = narrowest(batch - (tiles.count - 1) * width, kernels.lanes);
   tiles.width = tiles.count == 1 ? tiles.last : static_cast<std::int32_t>(width);
   return tiles;
+}
+
+// Two cache lines of samples for every feature are best over a wide range.  More pay while the tile
+// leaves most of the second-level cache free, one line only if two are far too much for it.
+template <typename T>
+Tiles plan(Size batch, Size features, const Kernels<T>& kernels) {
+  const Size most = kernels.vectors * kernels.lanes * Size{sizeof(T)};
+  Size bytes = features * 128 > 2 * level2_bytes() ? 64 : 128;
+  while (bytes < most && features * 2 * bytes <= level2_bytes() / 4) bytes *= 2;
+  return tiles_of(batch, std::min(bytes, most), kernels);
+}
+
+// How a backward pass is worked on.  It needs values and their gradients in column order, while they
+// are stored in row order.  Where one tile is all, they are read and written where they are; else
+// that would be done anew for every tile, and parts of them are brought into column order first.
+// Where columns are long, the widest tiles are best, even if they must be taken in blocks.
+struct BackwardPlan {
+  Tiles tiles;
+  Size features;  // of a block
+  bool blocked, in_place;
+};
+
+template <typename T>
+BackwardPlan plan(const Backward<T>& p, const Kernels<T>& kernels) {
+  const Size most = kernels.vectors * kernels.lanes * Size{sizeof(T)};
+  BackwardPlan found{plan(p.batch, p.n_out, kernels), std::max<Size>(1, p.n_out), false, false};
+  const Size blocks = ceil_div(p.n_out * most, level2_bytes() / 4);
+  const bool wide = p.batch * Size{sizeof(T)} > most / 2 && found.tiles.count > 1;
+  if (wide && blocks > 1 && p.nnz >= kBlockShare * blocks * p.n_in) {
+    found.tiles = tiles_of(p.batch, most, kernels);
+    found.features = ceil_div(p.n_out, blocks);
+    found.blocked = true;
+  }
+  found.in_place = found.blocked || found.tiles.count == 1;
+  return found;
 }
 
 Size packed_samples(const Tiles& tiles) { return (tiles.count - 1) * tiles.width + tiles.last; }
@@ -130,21 +170,23 @@ Size split(const Size* indptr, Size rows, Size part, Size parts) {
 
 struct Parts {
   std::vector<Size> starts;
-  Size most;  // connections of the largest
+  Size columns, connections;  // of the largest
   Size count() const { return static_cast<Size>(starts.size()) - 1; }
 };
 
 // Parts of the columns for the backward pass, which reads the whole packed operand for each.
-Parts parts_of(const Size* t_indptr, Size columns, int threads) {
+Parts parts_of(const Size* t_indptr, Size columns, int threads, bool in_place) {
   const Size cost = cost_before(t_indptr, columns);
-  const Size wanted =
-      threads == 1 ? kMostPart : std::clamp(cost / (4 * threads), kLeastPart, kMostPart);
-  const Size count = std::clamp<Size>(cost / wanted, 1, ceil_div(columns, kAlign));
-  Parts parts{std::vector<Size>(static_cast<std::size_t>(count) + 1), 0};
+  Size wanted = threads == 1 ? cost : std::max(cost / ((in_place ? 3 : 4) * threads), kLeastPart);
+  if (!in_place) wanted = std::min(wanted, kMostPart);
+  const Size count =
+      std::clamp<Size>(cost / std::max<Size>(1, wanted), 1, ceil_div(columns, kAlign));
+  Parts parts{std::vector<Size>(static_cast<std::size_t>(count) + 1), 0, 0};
   for (Size part = 1; part <= count; ++part) {
-    parts.starts[part] = split(t_indptr, columns, part, count);
-    parts.most =
-        std::max(parts.most, t_indptr[parts.starts[part]] - t_indptr[parts.starts[part - 1]]);
+    const Size first = parts.starts[part - 1], last = split(t_indptr, columns, part, count);
+    parts.starts[part] = last;
+    parts.columns = std::max(parts.columns, last - first);
+    parts.connections = std::max(parts.connections, t_indptr[last] - t_indptr[first]);
   }
   return parts;
 }
@@ -213,26 +255,56 @@ void run(const Backward<T>& product, int threads) {
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
   const Kernels<T>& k = kernels<T>();
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
-  const Parts parts = parts_of(p.t_indptr, p.n_in, threads);
-  const Size room = 2 * ceil_div(parts.most, kAlign) * kAlign;
-  const Tiles tiles = plan(p.batch, p.n_out, k);
-  // One thread packs a tile when it comes to it, as in the forward pass; several share all tiles.
-  const bool shared = threads > 1;
-  const Size group = shared ? tiles_at_a_time(tiles, p.n_out, sizeof(T)) : tiles.count;
-  const Size packed_room = shared ? packed_samples(part_of(tiles, 0, group)) : tiles.width;
+  const BackwardPlan plan = regrow::plan(p, k);
+  const Tiles& tiles = plan.tiles;
+  const Parts parts = parts_of(p.t_indptr, p.n_in, threads, plan.in_place);
+  // One thread that needs a tile once packs it when it comes to it; else all are packed before.
+  const bool one_by_one = threads == 1 && plan.in_place;
+  const Size group = one_by_one ? 1 : tiles_at_a_time(tiles, p.n_out, sizeof(T));
+  const Size packed = whole_lines<T>(packed_samples(part_of(tiles, 0, group)) * p.n_out);
+  const Size sums = plan.blocked ? whole_lines<T>(parts.columns * tiles.width) : 0;
+  const Size places = plan.blocked ? whole_lines<Size>(parts.columns) : 0;
+  const Size ordered = plan.in_place ? 0 : whole_lines<T>(parts.connections);
+  const Size own = sums + places + 2 * ordered;
   Scratch scratch;
-  T* const buffers = scratch.get<T>(threads * room + packed_room * p.n_out);
-  T* const packed = buffers + threads * room;
+  char* const buffers = scratch.get<char>(packed + threads * own);
+  const bool far = plan.in_place && p.nnz * Size{sizeof(T)} > level2_bytes() / 4;
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
-    const Size sample = first * tiles.width;
-    const T* const grad = p.grad + sample * p.n_out;
-    T* const dx = p.dx ? p.dx + sample * p.n_in : nullptr;
-    if (shared) pack(grad, p.n_out, part, packed, threads);
+    const T* const operand = pack(p.grad + first * tiles.width * p.n_out, p.n_out, part,
+                                  reinterpret_cast<T*>(buffers), threads);
     parallel(parts.count(), threads, [&](Size unit, int slot) {
-      k.backward({shared ? nullptr : grad, packed, p.x + sample * p.n_in, p.values, p.t_indptr,
-                  p.t_indices, p.t_perm, dx, p.dvalues, buffers + slot * room, p.n_in, p.n_out,
-                  parts.starts[unit], parts.starts[unit + 1], part, first > 0});
+      char* const room = buffers + packed + slot * own;
+      const FeatureBlocks<T> blocks{plan.features, reinterpret_cast<T*>(room),
+                                    reinterpret_cast<Size*>(room + sums)};
+      const Size columns = parts.starts[unit], last = parts.starts[unit + 1];
+      const Size begin = p.t_indptr[columns], count = p.t_indptr[last] - begin;
+      const std::int32_t* const perm = p.t_perm + begin;
+      T* const values = reinterpret_cast<T*>(room + sums + places);
+      T* const dvalues = reinterpret_cast<T*>(room + sums + places + ordered);
+      if (!plan.in_place && p.dx)
+        for (Size c = 0; c < count; ++c) values[c] = p.values[perm[c]];
+      for (Size tile = 0; tile < part.count; ++tile) {
+        const Size start = tile * part.width, sample = first * tiles.width + start;
+        BackwardUnit<T> work{operand + start * p.n_out, p.x + sample * p.n_in, p.values,
+                             p.t_indptr, p.t_indices, p.t_perm,
+                             p.dx ? p.dx + sample * p.n_in : nullptr, p.dvalues, p.n_in, p.n_out,
+                             columns, last, width_of(part, tile), samples_of(part, tile),
+                             sample > 0, far, blocks};
+        if (!plan.in_place) {
+          work.values = values - begin;
+          work.t_perm = nullptr;
+          if (p.dvalues) work.dvalues = dvalues - begin;
+          work.accumulate = tile > 0;
+        }
+        k.backward(work);
+      }
+      if (plan.in_place || !p.dvalues) return;
+      if (first > 0) {
+        for (Size c = 0; c < count; ++c) p.dvalues[perm[c]] += dvalues[c];
+      } else {
+        for (Size c = 0; c < count; ++c) p.dvalues[perm[c]] = dvalues[c];
+      }
     });
   }
 }

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "products.h"
+
 #include "vectors.inl"
 
 namespace regrow {
@@ -84,54 +85,88 @@ void forward_tile(const ForwardUnit<T>& unit) {
 
 // ---- Backward
 
-// Adds the horizontal sums of a group of products to the first `count` of their targets.
+// First place in [begin, end) of rising indices with an index of at least `border`.
+REGROW_INLINE int64_t passes(const int32_t* indices, int64_t begin, int64_t end, int64_t border) {
+  while (begin < end) {
+    const int64_t middle = begin + (end - begin) / 2;
+    const bool below = indices[middle] < border;
+    begin = below ? middle + 1 : begin;
+    end = below ? end : middle;
+  }
+  return begin;
+}
+
+// The horizontal sums of a group of products.
 template <typename T, int L>
-REGROW_INLINE void add_sums(const Vector<T, L>* products, int count, T* target) {
+REGROW_INLINE Vector<T, kGroup<T, L>> sums_of(const Vector<T, L>* products) {
   constexpr int G = kGroup<T, L>;
   if constexpr (L == 1) {
-    if (count > 0) *target += products[0];
+    return products[0];
   } else {
     Vector<T, L> v[G];
     for (int i = 0; i < G; ++i) v[i] = products[i];
-    const Vector<T, G> sums = sum_each<T, L>(v);
-    if (count == G) {
-      store_unaligned<T, G>(target, load_unaligned<T, G>(target) + sums);
-    } else {
-      for (int i = 0; i < count; ++i) target[i] += sums[i];
-    }
+    return sum_each<T, L>(v);
   }
 }
 
-// Vectors of products that wait for their horizontal sums.  Among multiply-adds that accumulate,
-// these would hold up the chains, so they are formed in runs of their own.
+// Adds these sums to the first `count` of their targets, which are next to each other.
+template <typename T, int L>
+REGROW_INLINE void add_sums(const Vector<T, L>* products, int count, T* target) {
+  constexpr int G = kGroup<T, L>;
+  const Vector<T, G> sums = sums_of<T, L>(products);
+  if constexpr (L == 1) {
+    if (count > 0) *target += sums;
+  } else if (count == G) {
+    store_unaligned<T, G>(target, load_unaligned<T, G>(target) + sums);
+  } else {
+    for (int i = 0; i < count; ++i) target[i] += sums[i];
+  }
+}
+
+// Vectors of products that wait for their horizontal sums, and where these go.  Among multiply-adds
+// that accumulate, these would hold up the chains, so they are formed in runs of their own.
 template <typename T, int L>
 struct Products {
-  static constexpr int kGroupSize = kGroup<T, L>;
-  static constexpr int kRun = 64;
-  Vector<T, L> waiting[2 * kRun + kGroupSize];
+  static constexpr int kRun = 32;
+  Vector<T, L> waiting[2 * kRun + L];
+  int32_t slots[2 * kRun + L];
   int count;
+  bool accumulate;
   T* target;
 
-  // Room for `more` products, at most kRun.
-  REGROW_INLINE Vector<T, L>* room(int more) {
+  // Room for `more` products, at most kRun: the place of the first.
+  REGROW_INLINE int room(int more) {
     if (count + more > 2 * kRun) flush();
-    Vector<T, L>* const first = waiting + count;
     count += more;
-    return first;
+    return count - more;
   }
-  REGROW_INLINE void flush() {
-    const int groups = count / kGroupSize;
-    for (int i = 0; i < groups; ++i) {
-      add_sums<T, L>(waiting + i * kGroupSize, kGroupSize, target);
-      target += kGroupSize;
+  REGROW_INLINE void put(int first, int many) {
+    alignas(64) T sums[L];
+    Vector<T, L> v[L];
+    for (int i = 0; i < L; ++i) v[i] = waiting[first + i];
+    sum_all<T, L>(v);
+    *reinterpret_cast<Vector<T, L>*>(sums) = v[0];
+    const int32_t* const to = slots + first;
+    if (accumulate) {
+      for (int i = 0; i < many; ++i) target[to[i]] += sums[i];
+    } else {
+      for (int i = 0; i < many; ++i) target[to[i]] = sums[i];
     }
-    count -= groups * kGroupSize;
-    for (int i = 0; i < count; ++i) waiting[i] = waiting[groups * kGroupSize + i];
   }
-  REGROW_INLINE void finish() {
+  void flush() {
+    const int whole = count / L * L;
+    for (int i = 0; i < whole; i += L) put(i, L);
+    count -= whole;
+    for (int i = 0; i < count; ++i) {
+      waiting[i] = waiting[whole + i];
+      slots[i] = slots[whole + i];
+    }
+  }
+  void finish() {
     flush();
-    for (int i = count; i < kGroupSize; ++i) waiting[i] = Vector<T, L>{};
-    add_sums<T, L>(waiting, count, target);
+    if (count == 0) return;
+    for (int i = count; i < L; ++i) waiting[i] = Vector<T, L>{};
+    put(0, count);
   }
 };
 
@@ -140,22 +175,41 @@ constexpr int backward_sets_for(int vectors, bool need_values) {
   return vectors >= 8 || (vectors >= 3 && need_values) ? 1 : 2;
 }
 
-// Connections [0, count) of a column, count a multiple of Sets.
-template <typename T, int L, int N, int Sets, bool NeedValues>
-REGROW_INLINE void backward_run(const T* packed, const int32_t* indices, const T* values,
-                                int64_t count, const Vector<T, L>* x, Vector<T, L> (*dx)[N],
-                                Vector<T, L>* products) {
+// Values and their gradients in row order lie all over the memory: where that is too large for the
+// cache, they are asked for this many connections before their turn.
+constexpr int64_t kAhead = 32;
+
+// A run of the connections of a column, `count` a multiple of Sets; the weight has `all`.
+template <typename T, int L, int N, int Sets, bool NeedX, bool NeedValues>
+REGROW_INLINE void backward_run(const BackwardUnit<T>& unit, int64_t first, int64_t count,
+                                int64_t all, const Vector<T, L>* x, Vector<T, L> (*dx)[N],
+                                Vector<T, L>* products, int32_t* slots) {
   using V = Vector<T, L>;
+  const int32_t* const indices = unit.t_indices + first;
+  const int32_t* const perm = unit.t_perm + (unit.t_perm ? first : 0);
+  const int64_t last = all - first - 1;
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
-      const T* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      const T* const p = unit.packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      const int32_t slot = unit.t_perm ? perm[k + s] : static_cast<int32_t>(first + k + s);
+      if (unit.far) {
+        const int32_t later = perm[k + s + kAhead < last ? k + s + kAhead : last];
+        if constexpr (NeedX) __builtin_prefetch(unit.values + later, 0, 3);
+        if constexpr (NeedValues) __builtin_prefetch(unit.dvalues + later, 1, 3);
+      }
+      T value = T(0);
+      if constexpr (NeedX) {
+        value = unit.values[slot];
+        if constexpr (L == 1) REGROW_KEEP(value);
+      }
+      if constexpr (NeedValues) slots[k + s] = slot;
       V product = V{};
       for (int n = 0; n < N; ++n) {
         V g = load<V>(p + n * L);
         // Two products need it: one load, not two that are folded into the multiply-adds.  (Clang
         // knows no register for half a vector of 128 bits.)
-        if constexpr (NeedValues && L * sizeof(T) != 8) REGROW_KEEP(g);
-        dx[s][n] += values[k + s] * g;
+        if constexpr (NeedX && NeedValues && L * sizeof(T) != 8) REGROW_KEEP(g);
+        if constexpr (NeedX) dx[s][n] += value * g;
         if constexpr (NeedValues) product += g * x[n];
       }
       if constexpr (NeedValues) products[k + s] = product;
@@ -163,101 +217,91 @@ REGROW_INLINE void backward_run(const T* packed, const int32_t* indices, const T
   }
 }
 
-template <typename T, int L, int N, bool NeedValues>
-REGROW_INLINE void backward_column(const T* packed, const int32_t* indices, const T* values,
-                                   int64_t count, const T* x, T* dx, Products<T, L>& products) {
+// Connections [begin, end) of a column; `dx` holds what has been summed up of it.
+template <typename T, int L, int N, bool NeedX, bool NeedValues>
+REGROW_INLINE void backward_column(const BackwardUnit<T>& unit, int64_t begin, int64_t end,
+                                   int64_t all, const T* x, Vector<T, L>* dx,
+                                   Products<T, L>& products) {
   using V = Vector<T, L>;
-  constexpr int S = backward_sets_for(N, NeedValues);
+  constexpr int S = NeedX ? backward_sets_for(N, NeedValues) : 1;
   V xs[N], total[S][N];
   for (int n = 0; n < N; ++n) {
-    for (int s = 0; s < S; ++s) total[s][n] = V{};
+    if constexpr (NeedX) {
+      total[0][n] = dx[n];
+      for (int s = 1; s < S; ++s) total[s][n] = V{};
+    }
     if constexpr (NeedValues) xs[n] = load<V>(x + n * L);
   }
   // Runs start at fixed places of the column, so that its sums do not depend on what came before.
-  for (int64_t k = 0; k < count; k += products.kRun) {
-    const int64_t run = count - k < products.kRun ? count - k : products.kRun;
+  for (int64_t k = begin; k < end; k += products.kRun) {
+    const int64_t run = end - k < products.kRun ? end - k : products.kRun;
     const int64_t whole = run / S * S;
-    V* const out = NeedValues ? products.room(static_cast<int>(run)) : nullptr;
-    backward_run<T, L, N, S, NeedValues>(packed, indices + k, values + k, whole, xs, total,
-                                                out);
+    const int at = NeedValues ? products.room(static_cast<int>(run)) : 0;
+    V* const out = products.waiting + at;
+    int32_t* const slots = products.slots + at;
+    backward_run<T, L, N, S, NeedX, NeedValues>(unit, k, whole, all, xs, total, out, slots);
     if (S > 1 && whole < run)
-      backward_run<T, L, N, 1, NeedValues>(packed, indices + k + whole, values + k + whole,
-                                                  1, xs, total, out + whole);
+      backward_run<T, L, N, 1, NeedX, NeedValues>(unit, k + whole, 1, all, xs, total, out + whole,
+                                                  slots + whole);
   }
-  for (int n = 0; n < N; ++n) {
-    for (int s = 1; s < S; ++s) total[0][n] += total[s][n];
-    *reinterpret_cast<V*>(dx + n * L) = total[0][n];
+  if constexpr (NeedX) {
+    for (int n = 0; n < N; ++n) {
+      dx[n] = total[0][n];
+      for (int s = 1; s < S; ++s) dx[n] += total[s][n];
+    }
   }
-}
-
-// Gradient of the values only: nothing accumulates, and the sums are best formed at once.
-template <typename T, int L, int N>
-REGROW_INLINE void values_column(const T* packed, const int32_t* indices, int64_t count, const T* x,
-                                 T* dvalues) {
-  using V = Vector<T, L>;
-  constexpr int G = kGroup<T, L>;
-  V xs[N];
-  for (int n = 0; n < N; ++n) xs[n] = load<V>(x + n * L);
-  const auto product = [&](int64_t k) REGROW_LAMBDA {
-    const T* const p = packed + static_cast<int64_t>(indices[k]) * (L * N);
-    V sum = V{};
-    for (int n = 0; n < N; ++n) sum += load<V>(p + n * L) * xs[n];
-    return sum;
-  };
-  int64_t k = 0;
-  V products[G];
-  for (; k + G <= count; k += G) {
-    for (int i = 0; i < G; ++i) products[i] = product(k + i);
-    add_sums<T, L>(products, G, dvalues + k);
-  }
-  if (k == count) return;
-  for (int i = 0; i < G; ++i) products[i] = k + i < count ? product(k + i) : V{};
-  add_sums<T, L>(products, static_cast<int>(count - k), dvalues + k);
 }
 
 template <typename T, int L, int N, bool NeedX, bool NeedValues>
-void backward_tile(const BackwardUnit<T>& unit, int64_t tile, const T* packed, const T* values,
-                   T* dvalues) {
+void backward_tile(const BackwardUnit<T>& unit) {
+  using V = Vector<T, L>;
   constexpr int width = L * N;
-  const int64_t sample = tile * unit.tiles.width;
-  const int64_t samples = tile + 1 < unit.tiles.count ? width : unit.tiles.batch - sample;
-  const T* const x = unit.x + sample * unit.n_in;
-  T* const dx = NeedX ? unit.dx + sample * unit.n_in : nullptr;
-  const int64_t begin = unit.t_indptr[unit.first];
+  const int64_t all = unit.t_indptr[unit.n_in];
   alignas(64) T x_block[kBlock * width];
   alignas(64) T dx_block[kBlock * width];
   Products<T, L> products;
   products.count = 0;
-  products.target = dvalues;
-  for (int64_t column = unit.first; column < unit.last; column += kBlock) {
-    const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
-    if constexpr (NeedValues) turn_in(x + column, unit.n_in, x_block, width, samples, columns);
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t start = unit.t_indptr[column + c];
-      const int64_t count = unit.t_indptr[column + c + 1] - start;
-      if constexpr (NeedX) {
-        backward_column<T, L, N, NeedValues>(packed, unit.t_indices + start,
-                                             values + (start - begin), count, x_block + c * width,
-                                             dx_block + c * width, products);
-      } else {
-        values_column<T, L, N>(packed, unit.t_indices + start, count, x_block + c * width,
-                               dvalues + (start - begin));
+  products.accumulate = unit.accumulate;
+  products.target = unit.dvalues;
+  for (int64_t feature = 0; feature < unit.n_out || feature == 0;
+       feature += unit.blocks.features) {
+    const bool opens = feature == 0, ends = feature + unit.blocks.features >= unit.n_out;
+    const int64_t border = feature + unit.blocks.features;
+    for (int64_t column = unit.first; column < unit.last; column += kBlock) {
+      const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
+      if constexpr (NeedValues)
+        turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
+      for (int64_t c = column; c < column + columns; ++c) {
+        int64_t* const place = unit.blocks.places + (c - unit.first);
+        const int64_t begin = opens ? unit.t_indptr[c] : *place;
+        int64_t end = unit.t_indptr[c + 1];
+        if (!ends) *place = end = passes(unit.t_indices, begin, end, border);
+        T* const sums = unit.blocks.sums + (c - unit.first) * width;
+        V dx[N];
+        if constexpr (NeedX)
+          for (int n = 0; n < N; ++n) dx[n] = opens ? V{} : load<V>(sums + n * L);
+        backward_column<T, L, N, NeedX, NeedValues>(unit, begin, end, all,
+                                                    x_block + (c - column) * width, dx, products);
+        if constexpr (NeedX) {
+          T* const out = ends ? dx_block + (c - column) * width : sums;
+          for (int n = 0; n < N; ++n) *reinterpret_cast<V*>(out + n * L) = dx[n];
+        }
       }
+      if constexpr (NeedX)
+        if (ends) turn_out(dx_block, width, unit.dx + column, unit.n_in, unit.samples, columns);
     }
-    if constexpr (NeedX) turn_out(dx_block, width, dx + column, unit.n_in, samples, columns);
   }
-  if constexpr (NeedX && NeedValues) products.finish();
+  if constexpr (NeedValues) products.finish();
 }
 
 template <typename T, int L, int N>
-void backward_any(const BackwardUnit<T>& unit, int64_t tile, const T* packed, const T* values,
-                  T* dvalues) {
+void backward_any(const BackwardUnit<T>& unit) {
   if (unit.dx && unit.dvalues) {
-    backward_tile<T, L, N, true, true>(unit, tile, packed, values, dvalues);
+    backward_tile<T, L, N, true, true>(unit);
   } else if (unit.dx) {
-    backward_tile<T, L, N, true, false>(unit, tile, packed, values, dvalues);
+    backward_tile<T, L, N, true, false>(unit);
   } else {
-    backward_tile<T, L, N, false, true>(unit, tile, packed, values, dvalues);
+    backward_tile<T, L, N, false, true>(unit);
   }
 }
 
@@ -269,13 +313,16 @@ void pairs_tile(const PairsUnit<T>& unit) {
   constexpr int64_t width = L * N;
   Products<T, L> products;
   products.count = 0;
+  products.accumulate = true;
   products.target = unit.products + unit.first;
   for (int64_t k = unit.first; k < unit.last; ++k) {
     const T* const g = unit.packed_grad + unit.rows[k] * width;
     const T* const x = unit.packed_x + unit.columns[k] * width;
     V product = V{};
     for (int n = 0; n < N; ++n) product += load<V>(g + n * L) * load<V>(x + n * L);
-    *products.room(1) = product;
+    const int at = products.room(1);
+    products.waiting[at] = product;
+    products.slots[at] = static_cast<int32_t>(k - unit.first);
   }
   products.finish();
 }
@@ -306,46 +353,8 @@ void forward(const ForwardUnit<T>& unit) {
 }
 
 template <typename T>
-void backward_one(const BackwardUnit<T>& unit, int64_t tile, const T* values, T* dvalues) {
-  const bool full = tile + 1 < unit.tiles.count;
-  const int32_t width = full ? unit.tiles.width : unit.tiles.last;
-  const int64_t sample = tile * unit.tiles.width;
-  const T* packed = unit.packed + sample * unit.n_out;
-  if (unit.grad) {
-    packed = unit.packed;
-    pack<T>({unit.grad + sample * unit.n_out, unit.packed, unit.n_out, 0, unit.n_out, width,
-             full ? width : static_cast<int32_t>(unit.tiles.batch - sample)});
-  }
-  REGROW_FOR_WIDTH(width, backward_any, unit, tile, packed, values, dvalues);
-}
-
-template <typename T>
 void backward(const BackwardUnit<T>& unit) {
-  const int64_t begin = unit.t_indptr[unit.first];
-  const int64_t count = unit.t_indptr[unit.last] - begin;
-  const int32_t* const slots = unit.t_perm + begin;
-  T* const values = unit.scratch;
-  T* const dvalues = unit.scratch + count;
-  if (unit.dx)
-    for (int64_t k = 0; k < count; ++k) {
-      T value = unit.values[slots[k]];
-      REGROW_KEEP(value);
-      values[k] = value;
-    }
-  if (unit.dvalues)
-    for (int64_t k = 0; k < count; ++k) dvalues[k] = T(0);
-  for (int64_t tile = 0; tile < unit.tiles.count; ++tile)
-    backward_one(unit, tile, values, dvalues);
-  if (!unit.dvalues) return;
-  if (unit.accumulate) {
-    for (int64_t k = 0; k < count; ++k) unit.dvalues[slots[k]] += dvalues[k];
-  } else {
-    for (int64_t k = 0; k < count; ++k) {
-      T value = dvalues[k];
-      REGROW_KEEP(value);
-      unit.dvalues[slots[k]] = value;
-    }
-  }
+  REGROW_FOR_WIDTH(unit.width, backward_any, unit);
 }
 
 template <typename T>

@@ -34,25 +34,36 @@ struct ForwardUnit {
   std::int32_t samples;
 };
 
-// Columns [first, last) of the weight, all tiles: dx = W^T dy and dW = dy x^T at the connections.
+// What is read of the packed operand at a time: all features, or blocks of so many that one stays in
+// the second-level cache.  Sums over several blocks need room, and so do the places at which a
+// column passes from one block to the next.
+template <typename T>
+struct FeatureBlocks {
+  std::int64_t features;  // of a block, at least 1
+  T* sums;                // [last - first, width] of the unit; unused if one block is all
+  std::int64_t* places;   // [last - first], likewise
+};
+
+// Columns [first, last) of the weight, one tile: dx = W^T dy and dW = dy x^T at the connections.
 template <typename T>
 struct BackwardUnit {
-  const T* grad;    // output gradient, row-major, if it is to be packed tile by tile; else null
-  T* packed;        // room for one tile [n_out, width], or all tiles, packed already
-  const T* x;       // first sample of the first tile, row-major
+  const T* packed;  // [n_out, width] of this tile
+  const T* x;       // first sample of the tile, row-major
   const T* values;
   const std::int64_t* t_indptr;
   const std::int32_t* t_indices;
-  const std::int32_t* t_perm;
-  T* dx;       // like x; null if not wanted
-  T* dvalues;  // null if not wanted
-  T* scratch;  // twice the connections of the unit
+  const std::int32_t* t_perm;  // null if values and dvalues are in column order
+  T* dx;                       // like x; null if not wanted
+  T* dvalues;                  // null if not wanted
   std::int64_t n_in;
   std::int64_t n_out;
   std::int64_t first;
   std::int64_t last;
-  Tiles tiles;
+  std::int32_t width;
+  std::int32_t samples;
   bool accumulate;  // add to dvalues, which hold the sums of earlier samples
+  bool far;         // values and dvalues are too large for the second-level cache
+  FeatureBlocks<T> blocks;
 };
 
 // Positions [first, last), one tile: products += sum over the samples of grad[row] * x[column].

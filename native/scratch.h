@@ -3,12 +3,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <new>
 #include <utility>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
 #endif
 
 namespace regrow {
@@ -36,8 +40,7 @@ class Scratch {
       kept = Buffer{};
     } else {
       kept = Buffer{};
-      buffer_.data.reset(::operator new(bytes, kAlignment));
-      buffer_.bytes = bytes;
+      buffer_ = fresh(bytes);
     }
     return static_cast<T*>(buffer_.data.get());
   }
@@ -49,15 +52,29 @@ class Scratch {
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
+  // Operands are read in no order, and a page of 4 KiB holds few of their rows: where the system has
+  // large pages, a buffer is made of these.
+  static constexpr std::size_t kLine = 64, kLargePage = std::size_t{2} << 20;
   static constexpr std::size_t kKeptBytes = std::size_t{32} << 20;
   struct Free {
-    void operator()(void* p) const { ::operator delete(p, kAlignment); }
+    void operator()(void* p) const { std::free(p); }
   };
   struct Buffer {
     std::unique_ptr<void, Free> data;
     std::size_t bytes = 0;
   };
+  static Buffer fresh(std::size_t bytes) {
+    const bool large = bytes >= kLargePage / 4;
+    const std::size_t unit = large ? kLargePage : kLine;
+    Buffer buffer;
+    buffer.bytes = (bytes + unit - 1) / unit * unit;
+    buffer.data.reset(std::aligned_alloc(unit, buffer.bytes));
+    if (!buffer.data && buffer.bytes > 0) throw std::bad_alloc();
+#if defined(__linux__)
+    if (large) madvise(buffer.data.get(), buffer.bytes, MADV_HUGEPAGE);
+#endif
+    return buffer;
+  }
   static Buffer& cache() {
     thread_local Buffer buffer;
     return buffer;

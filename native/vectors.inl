@@ -124,6 +124,23 @@ REGROW_INLINE Vector<T, kGroup<T, L>> sum_each(Vector<T, L>* v) {
   return add_groups<T, L>(v[0]);
 }
 
+// Adds up each of L vectors, in place: lane i of the first is the sum of vector i.  A step with H
+// lanes adds the halves of groups of 2H lanes, those of `a` into the lower and of `b` into the upper.
+// Every sum is formed in the same order, whatever its place.
+template <int H, typename V, int... I>
+REGROW_INLINE V fold(V a, V b, Indices<I...>) {
+  constexpr int L = sizeof...(I);
+  return __builtin_shufflevector(a, b, (I & H ? L + I : I)...) +
+         __builtin_shufflevector(a, b, (I & H ? L + I - H : I + H)...);
+}
+template <typename T, int L, int H = L / 2>
+REGROW_INLINE void sum_all(Vector<T, L>* v) {
+  if constexpr (H > 0) {
+    for (int i = 0; i < H; ++i) v[i] = fold<H>(v[i], v[i + H], typename Count<L>::type{});
+    sum_all<T, L, H / 2>(v);
+  }
+}
+
 // Rows r, r + G, r + 2G, ... of a matrix, G columns of each, side by side in one vector.
 template <typename T, int L, int G>
 REGROW_INLINE Vector<T, L> load_rows(const T* first, int64_t stride) {
@@ -156,6 +173,45 @@ REGROW_INLINE void load_strip(const T* source, int64_t stride, Vector<T, L>* col
     columns[2] = interleave<2, G, 0>(high, high2, All{});
     columns[3] = interleave<2, G, 1>(high, high2, All{});
   }
+}
+
+// Turns L vectors of L lanes, the rows of a square, into its columns, in place.
+template <int H, int Up, typename V, int... I>
+REGROW_INLINE V exchange(V a, V b, Indices<I...>) {
+  constexpr int L = sizeof...(I);
+  return __builtin_shufflevector(a, b, (I & H ? L + I - (Up ? 0 : H) : I + (Up ? H : 0))...);
+}
+template <typename T, int L, int H = L / 2>
+REGROW_INLINE void turn_square(Vector<T, L>* v) {
+  if constexpr (H > 0) {
+    using All = typename Count<L>::type;
+    for (int i = 0; i < L; ++i) {
+      if (i & H) continue;
+      const Vector<T, L> a = v[i], b = v[i + H];
+      v[i] = exchange<H, 0>(a, b, All{});
+      v[i + H] = exchange<H, 1>(a, b, All{});
+    }
+    turn_square<T, L, H / 2>(v);
+  }
+}
+
+// target[c * target_stride + r] = source[r * source_stride + c] for squares of whole cache lines, as
+// far as these go; returns the first row that is left.  Every line of the source is read at once:
+// rows that are a power of two apart would drive each other out of the cache before the next read.
+template <typename T, int L>
+int64_t turn_squares(const T* source, int64_t source_stride, T* target, int64_t target_stride,
+                     int64_t rows, int64_t columns) {
+  int64_t r = 0;
+  for (; r + L <= rows; r += L)
+    for (int64_t c = 0; c < columns; c += L) {
+      Vector<T, L> v[L];
+      for (int i = 0; i < L; ++i)
+        v[i] = load_unaligned<T, L>(source + (r + i) * source_stride + c);
+      turn_square<T, L>(v);
+      for (int i = 0; i < L; ++i)
+        store_unaligned<T, L>(target + (c + i) * target_stride + r, v[i]);
+    }
+  return r;
 }
 
 // target[c * target_stride + r] = source[r * source_stride + c] for the rows [first, rows), L * Strips
@@ -195,6 +251,9 @@ void turn_all(const T* source, int64_t source_stride, T* target, int64_t target_
               int64_t rows, int64_t columns) {
   constexpr int L = kLanes<T>, G = kGroup<T, L>;
   int64_t r = 0;
+  if constexpr (AlongSource && L * sizeof(T) == 64)
+    if (columns % L == 0)
+      r = turn_squares<T, L>(source, source_stride, target, target_stride, rows, columns);
   if constexpr (!AlongSource && L * sizeof(T) < 64)
     r = turn<T, L, 2, AlongSource>(source, source_stride, target, target_stride, r, rows, columns);
   r = turn<T, L, 1, AlongSource>(source, source_stride, target, target_stride, r, rows, columns);
