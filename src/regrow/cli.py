@@ -1,4 +1,4 @@
-"""The command line: `regrow train`, `regrow report`, `regrow bench`, `regrow methods`."""
+"""The command line: `regrow train`, `report`, `select`, `bench`, `methods`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ examples:
   regrow train digits --compare dense static    the same, beside its dense and its static twin
   regrow train people.csv --target income       a column of your own table
   regrow report runs/digits-set-20260101-120000 make the report of a run again
+  regrow select genes.csv --target tumour -k 50 the features that matter in a table
   regrow bench                                  from which density on sparse layers pay here
 
 `regrow train --help` explains every option."""
@@ -50,6 +51,26 @@ examples:
   regrow train tiny-shakespeare --model transformer --optimizer adam --data-dir data
   regrow train --resume runs/digits-set-20260101-120000
   regrow train --print_config > mine.yaml; regrow train --config mine.yaml"""
+
+_SELECT_DESCRIPTION = """\
+Find the features of a table that matter, with a sparse network. Writes the
+ranking, the table of the kept features, and a report that compares the choice
+with simpler ones on held-out rows."""
+
+_SELECT_EXAMPLES = """\
+examples:
+  regrow select digits -k 16
+  regrow select genes.csv --target tumour -k 50 --method neurofs
+  regrow select sensors.parquet -k 100 --method wast
+  regrow select madelon.mat -k 20 --method attribution --seeds 5"""
+
+_SELECT_MUST = {
+    "k": "be a whole number >= 1",
+    "seeds": "be a whole number >= 1",
+    "epochs": "be a whole number >= 1",
+    "seed": "be a whole number >= 0",
+    "test": "be a number in (0, 1)",
+}
 
 _BENCH_DESCRIPTION = """\
 Time a training step of sparse and dense layers at falling densities, side by
@@ -147,6 +168,7 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command", required=False, metavar="COMMAND")
     commands.add_subcommand("train", _train_parser(), help="train a network, and its twins")
     commands.add_subcommand("report", _report_parser(), help="write the report of a run again")
+    commands.add_subcommand("select", _select_parser(), help="find the features that matter")
     commands.add_subcommand("bench", _bench_parser(), help="time sparse layers on this machine")
     commands.add_subcommand("methods", _methods_parser(), help="list the methods")
     return parser
@@ -163,6 +185,8 @@ def _run(arguments: list[str]) -> int:
     if parsed.command == "train":
         command = shlex.join(["regrow", *arguments])
         return _train(chosen, set(vars(given[parsed.command])), command)
+    if parsed.command == "select":
+        return _select(chosen, shlex.join(["regrow", *arguments]))
     if parsed.command == "bench":
         return _bench(chosen)
     return _report(chosen) if parsed.command == "report" else _methods(chosen)
@@ -205,6 +229,30 @@ def _train_parser() -> ArgumentParser:
 def _report_parser() -> ArgumentParser:
     parser = _Parser(description="Write the report of a run directory again.")
     parser.add_argument("run", type=str, metavar="RUN", help="run directory")
+    return parser
+
+
+def _select_parser() -> ArgumentParser:
+    parser = _Parser(description=_SELECT_DESCRIPTION, epilog=_SELECT_EXAMPLES)
+    add = parser.add_argument
+    add("data", type=str, metavar="DATA", help="a table or images, as `regrow train` takes them")
+    add("--target", type=str | None, metavar="COLUMN", help="column of the classes")
+    add("-k", "--k", type=int, default=20, metavar="N", help="features to keep (default: 20)")
+    methods = "quickselection and wast need no target, neurofs and attribution do"
+    add("--method", type=str, default="neurofs", help=f"{methods} (default: neurofs)")
+    add("--seeds", type=int, default=3, metavar="N", help="rankings to average (default: 3)")
+    add("--seed", type=int, default=0, help="the first seed (default: 0)")
+    add("--epochs", type=int | None, metavar="N", help="default: those of the method")
+    against = "rankings to set beside it (default: f-test trees variance chance)"
+    add("--against", type=str, nargs="*", default=None, metavar="NAME", help=against)
+    test = "share of rows that the comparison is judged on (default: 0.2)"
+    add("--test", type=float, default=0.2, metavar="SHARE", help=test)
+    add("--data_dir", "--data-dir", type=str | None, metavar="DIR", help="folder of named data")
+    add("--threads", type=int | None, metavar="N", help="threads; default: those of torch")
+    out = "folder to write to; default: runs/<data>-<method>-<time>"
+    add("--out", type=str | None, metavar="DIR", help=out)
+    add("--quiet", action="store_true", help="show no progress")
+    add("--config", action="config", metavar="FILE", help="take options from a file")
     return parser
 
 
@@ -257,6 +305,17 @@ def _report(chosen: Namespace) -> int:
     run_dir = Path(chosen.run)
     read_config(run_dir)
     print(f"report: {write_report(run_dir)}")
+    return 0
+
+
+def _select(chosen: Namespace, command: str) -> int:
+    from regrow.selection.command import select
+
+    def tell(text: str) -> None:
+        if not chosen.quiet:
+            print(text, file=sys.stderr)
+
+    print(select(chosen, command, tell))
     return 0
 
 
@@ -326,7 +385,7 @@ def _sentence(message: str) -> str:
     value = re.search(r"(?:Got|Given) value: (.*)", message)
     if key and value:
         option = option_fields().get(key[1])
-        must = option.metadata["must"] if option else _BENCH_MUST.get(key[1])
+        must = option.metadata["must"] if option else {**_BENCH_MUST, **_SELECT_MUST}.get(key[1])
         if must:
             return _message(OptionError(key[1], must, value[1].strip("'")))
     lines = [line.strip() for line in message.splitlines() if line.strip()]

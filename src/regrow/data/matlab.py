@@ -71,9 +71,9 @@ def _name(
 
 
 def _matrix(path: Path, x: Any) -> NDArray[Any]:
-    x = np.asarray(x.toarray() if hasattr(x, "toarray") else x)
-    if x.ndim != 2 or x.dtype.kind not in "buif":
+    matrix: NDArray[Any] = np.asarray(x.toarray() if hasattr(x, "toarray") else x)
+    if matrix.ndim != 2 or matrix.dtype.kind not in "buif":
         raise DataError(
-            f"features of {path} must be a matrix of numbers, got {x.dtype} of shape {x.shape}"
+            f"features of {path} must be a matrix of numbers, got {matrix.dtype} of shape {matrix.shape}"
         )
-    return x
+    return matrix
