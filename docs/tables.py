@@ -13,7 +13,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "catalogue.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{page}.md" for page in ("results", "catalogue", "measure")),
+)
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _NAMES = {"set": "SET", "rigl": "RigL", "static": "static, random", "dense": "dense twin"}
@@ -171,6 +174,7 @@ TABLES = {
     "transformer": lambda: _experiment("transformer"),
     "lstm": lambda: _experiment("lstm"),
     **runpy.run_path(str(ROOT / "docs" / "catalogue.py"))["TABLES"],
+    **runpy.run_path(str(ROOT / "docs" / "measures.py"))["TABLES"],
 }
 
 
