@@ -34,9 +34,6 @@ class SNTASGD(AgedOptimizer):
         weight_decay: Added to the gradient, times the value.
         window: Epochs of patience of the trigger.
 
-    Attributes:
-        averaging: Whether averaging has begun; set it to True to begin at a moment of your own.
-
     Raises:
         ValueError: An option is out of range.
         TypeError: In a step, a gradient is sparse or a parameter complex.
@@ -95,7 +92,7 @@ class SNTASGD(AgedOptimizer):
 
     @property
     def averaging(self) -> bool:
-        """Whether averaging has begun."""
+        """Whether averaging has begun; set it to True to begin at a moment of your own."""
         return bool(self.param_groups[0]["averaging"])
 
     @averaging.setter
