@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         tie,
     )
     from regrow.layers.align import align
-    from regrow.topology import Block, NofM, Topology
+    from regrow.topology import Block, FanIn, NofM, Topology
 
     __version__: str
     _native: Any  # the C++ extension, where it could be built
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Block",
     "Evolution",
+    "FanIn",
     "Grasp",
     "Magnitude",
     "Method",
@@ -75,6 +76,7 @@ __all__ = [
 _ROOMS = {
     "Block": "topology",
     "Evolution": "evolution",
+    "FanIn": "topology",
     "Grasp": "layers",
     "Magnitude": "layers",
     "Method": "evolution",

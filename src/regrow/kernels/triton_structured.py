@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # the extra "gpu"; nothing here is called without it
+    triton = tl = None
 
 Both = tuple[Tensor | None, Tensor | None]
 Parts = tuple[Tensor, ...]
@@ -21,6 +25,10 @@ _SAMPLES = 64
 _COLUMNS = 64
 # The least that the matrix units take along each axis.
 _LEAST = 16
+
+
+def _compiled(kernel: Any) -> Any:
+    return kernel if triton is None else triton.jit(kernel)
 
 
 def serves(kind: str, sizes: tuple[int, int]) -> bool:
@@ -211,7 +219,7 @@ def _groups_values(
 
 
 # One tile of samples and one block row, or block column where `turned`.
-@triton.jit  # type: ignore[untyped-decorator]
+@_compiled
 def _block_kernel(  # type: ignore[no-untyped-def]
     x,
     values,
@@ -279,7 +287,7 @@ def _block_kernel(  # type: ignore[no-untyped-def]
 
 
 # One block, in column order.
-@triton.jit  # type: ignore[untyped-decorator]
+@_compiled
 def _block_values_kernel(  # type: ignore[no-untyped-def]
     grad,
     x,
@@ -330,7 +338,7 @@ def _block_values_kernel(  # type: ignore[no-untyped-def]
 
 
 # Some rows and some groups of the weight, dense: [rows, groups * m].
-@triton.jit  # type: ignore[untyped-decorator]
+@_compiled
 def _filled(  # type: ignore[no-untyped-def]
     values,
     places,
@@ -357,7 +365,7 @@ def _filled(  # type: ignore[no-untyped-def]
 
 
 # One tile of samples, and some rows of the weight, or some columns where `turned`.
-@triton.jit  # type: ignore[untyped-decorator]
+@_compiled
 def _groups_kernel(  # type: ignore[no-untyped-def]
     x,
     values,
@@ -427,7 +435,7 @@ def _groups_kernel(  # type: ignore[no-untyped-def]
 
 
 # Some rows and some groups: their dense gradient, of which the connections are picked.
-@triton.jit  # type: ignore[untyped-decorator]
+@_compiled
 def _groups_values_kernel(  # type: ignore[no-untyped-def]
     grad,
     x,
