@@ -37,7 +37,7 @@ def momentum(decay: float, history: int) -> GrowScore:
     """|sum of decay^i g_i| over the last steps, i steps ago: the momentum at free positions.
 
     No dense buffer is held: the gradients are formed in tiles from the passes of these steps. What
-    lies further back counts less than ``decay ** history`` and is left out.
+    lies further back, or before the last update, is left out.
 
     Args:
         decay: Of the momentum, in [0, 1).
@@ -193,7 +193,7 @@ def exploring(weight: float) -> GrowScore:
 
 @grow_score("cosine", activations=True)
 def cosine(site: Site, candidates: Candidates) -> Tensor:
-    """|cos| of the activations at both ends, over samples since the last update.
+    """|cos| of the activations at both ends, over a sample of the last steps.
 
     A neuron that was silent in all samples has 0.
 

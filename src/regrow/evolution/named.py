@@ -365,7 +365,7 @@ _ctre = register(
         start=FanInUniform(6.0),
         regrow="replace",
         source=_CTRE,
-        differs="similarities are those of a sample of the inputs since the last update, not of "
+        differs="similarities are those of a sample of the inputs of the last steps, not of "
         "the whole training set; what grows at random lies outside what grows by similarity",
     )
 )
