@@ -207,18 +207,31 @@ def averaged_gradients_stand_in_for_the_wrapper(rank: int) -> None:
 
 
 @case
+def a_wrapper_is_found_where_only_the_model_inside_was_given(rank: int) -> None:
+    model = network(10 + rank)
+    optimizer = adam(model)
+    evolution = Evolution(model, optimizer, "rigl", seed=20, **SHRINKING)
+    wrapper = DistributedDataParallel(model)  # by a trainer, later
+    for step in range(10):
+        loss_of(wrapper(data(rank, step))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        evolution.step()
+    same_as(model, in_one_process("rigl", 10, **SHRINKING))
+
+
+@case
 def another_number_that_nobody_would_know_of_is_refused(rank: int) -> None:
     model = network(10)
-    wrapper = DistributedDataParallel(model)
     optimizer = adam(model)
-    evolution = Evolution(model, optimizer, "set", **SHRINKING)  # not the wrapper
-    loss_of(wrapper(data(rank, 0))).backward()
+    evolution = Evolution(model, optimizer, "set", **SHRINKING)
+    loss_of(model(data(rank, 0))).backward()
     optimizer.step()
     before = digest(model, optimizer)
     sentence = (
         "number of connections of 0 can change on 2 ranks only where it is known who averages its "
-        "gradient: give Evolution the DistributedDataParallel module instead of the model inside "
-        "it, or call average_gradients(model) before each optimiser step"
+        "gradient: train it in DistributedDataParallel, or call average_gradients(model) before "
+        "each optimiser step"
     )
     with pytest.raises(RuntimeError, match=re.escape(sentence)):
         evolution.prune(0.5)

@@ -41,14 +41,14 @@ class Changes:
         Returns:
             What was done to each layer, by path.
         """
-        done, replaced = {}, False
+        done, replaced = {}, []
         for decision in decisions:
             layer = decision.site.layer
             values = layer.values
             done[decision.site.path] = self._make(decision)
-            replaced |= layer.values is not values
-        if replaced:
-            self._ranks.rewrap()
+            if layer.values is not values:
+                replaced.append(layer)
+        self._ranks.rewrap(replaced)
         return done
 
     def _make(self, decision: Decision) -> LayerUpdate:

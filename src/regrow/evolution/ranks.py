@@ -7,9 +7,10 @@ its drop scores, its decision and its start values. One process alone sends noth
 
 from __future__ import annotations
 
+import gc
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from regrow.layers import SparseLayer, sparse_layers
 
 # Layers whose gradients are averaged by `average_gradients`.
 _averaged: weakref.WeakSet[SparseLayer] = weakref.WeakSet()
+# Wrappers that have been met, in the order in which they were.
+_met: list[weakref.ref[DistributedDataParallel]] = []
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,19 @@ class Ranks:
     Attributes:
         size: How many.
         group: Their process group; None is that of all processes.
-        wrappers: The modules that average gradients of the model, or of parts of it.
     """
 
     size: int = 1
     group: Any = None
-    wrappers: tuple[DistributedDataParallel, ...] = ()
 
     @classmethod
     def of(cls, model: nn.Module) -> Ranks:
         """Those of a model: of its ``DistributedDataParallel``, or all that there are."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
-        wrappers = tuple(m for m in model.modules() if isinstance(m, DistributedDataParallel))
-        group = wrappers[0].process_group if wrappers else None
-        return cls(dist.get_world_size(group), group, wrappers)
+        wrappers = (m for m in model.modules() if isinstance(m, DistributedDataParallel))
+        group = next((wrapper.process_group for wrapper in wrappers), None)
+        return cls(dist.get_world_size(group), group)
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over all ranks of a real tensor, of one shape on all."""
@@ -79,16 +80,13 @@ class Ranks:
         Raises:
             RuntimeError: There are several ranks, and nobody known to average the gradient.
         """
-        known = layer in _averaged or any(
-            layer is module for wrapper in self.wrappers for module in wrapper.modules()
+        if self.size == 1 or layer in _averaged or _wrappers_of([layer]):
+            return
+        raise RuntimeError(
+            f"number of connections of {path} can change on {self.size} ranks only where it is "
+            f"known who averages its gradient: train it in DistributedDataParallel, or call "
+            f"average_gradients(model) before each optimiser step"
         )
-        if self.size > 1 and not known:
-            raise RuntimeError(
-                f"number of connections of {path} can change on {self.size} ranks only where it is "
-                f"known who averages its gradient: give Evolution the DistributedDataParallel "
-                f"module instead of the model inside it, or call average_gradients(model) before "
-                f"each optimiser step"
-            )
 
     def check_same(self, path: str, layer: SparseLayer) -> None:
         """Refuse topologies that differ between ranks.
@@ -104,10 +102,11 @@ class Ranks:
                 f"got different ones: call synchronize before fully_shard"
             )
 
-    def rewrap(self) -> None:
-        """Tell the wrappers that parameters of theirs have been replaced by others."""
-        for wrapper in self.wrappers:
-            _rewrap(wrapper)
+    def rewrap(self, layers: Collection[SparseLayer]) -> None:
+        """Tell the wrappers of some layers that their parameters have been replaced by others."""
+        if self.size > 1 and layers:
+            for wrapper in _wrappers_of(layers):
+                _rewrap(wrapper)
 
     def _carrier(self, tensor: Tensor) -> Tensor:
         """A copy to communicate with, on a device that the backend takes."""
@@ -208,6 +207,28 @@ def _alike(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     for parameter in parameters:
         kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter)
     yield from kinds.values()
+
+
+def _wrappers_of(layers: Collection[SparseLayer]) -> list[DistributedDataParallel]:
+    """The wrappers that average gradients of some layers.
+
+    A trainer wraps the model and keeps the wrapper to itself, so they are looked for among all
+    objects there are; only where an update is the first to change a number of connections.
+    """
+
+    def found() -> list[DistributedDataParallel]:
+        wrappers = [wrapper for ref in _met if (wrapper := ref()) is not None]
+        wanted = set(layers)
+        return [w for w in wrappers if not wanted.isdisjoint(w.modules())]
+
+    if not found():
+        known = {id(ref()) for ref in _met}
+        _met.extend(
+            weakref.ref(thing)
+            for thing in gc.get_objects()
+            if issubclass(type(thing), DistributedDataParallel) and id(thing) not in known
+        )
+    return found()
 
 
 def _rewrap(wrapper: DistributedDataParallel) -> None:
