@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regrow.files import read_json
+from regrow.training.job import is_done, job_folder
 from regrow.training.options import TrainOptions, option_fields
 
 _PLACES = ("data_dir", "out", "quiet")
@@ -34,12 +35,19 @@ _PER_ARM = (
 
 
 def collect(run_dir: Path) -> dict[str, Any]:
-    """The figures of a finished run."""
+    """The figures of a run; of one that is not finished, the seeds that every arm has come to."""
     config, dataset = read_json(run_dir / "config.json"), read_json(run_dir / "dataset.json")
     options = TrainOptions.from_dict(config)
+    seeds = [
+        seed
+        for seed in options.all_seeds
+        if all(is_done(job_folder(run_dir, arm, seed)) for arm in options.arms)
+    ]
+    if not seeds:
+        raise SystemExit(f"{run_dir} has no seed that every arm has come to the end of")
     arms = {}
     for arm in options.arms:
-        folders = [run_dir / "arms" / arm / f"seed-{seed}" for seed in options.all_seeds]
+        folders = [job_folder(run_dir, arm, seed) for seed in seeds]
         ended = [folder / "result.json" for folder in folders]
         results = [read_json(path) for path in ended if path.exists()]
         arms[arm] = {
@@ -56,6 +64,7 @@ def collect(run_dir: Path) -> dict[str, Any]:
             if name not in _PLACES and getattr(options, name) != field.default
         },
         "epochs": options.epochs,
+        "seeds": len(seeds),
         "pilots": read_json(run_dir / "tuning.json") if options.learning_rate == "auto" else None,
         "task": dataset["task"],
         "rows": {part: dataset[f"n_{part}"] for part in ("train", "validation", "test")},
