@@ -29,6 +29,7 @@ def differentiable(
     flops: tuple[Callable[..., int], Callable[..., int]] | None = None,
     setup: Callable[[Any, tuple[Any, ...], Tensor | None], None],
     gradients: Gradients,
+    keeping: Callable[..., Tensor] | None = None,
 ) -> Callable[..., Tensor]:
     """Register ``regrow::NAME`` and ``regrow::NAME_backward``.
 
@@ -41,6 +42,8 @@ def differentiable(
         setup: Stores in a context what the backward pass needs: context, inputs, output.
         gradients: One gradient for each input: context, gradient of the output, and what computes
             (``backward``, or the operator made of it).
+        keeping: As ``forward``, after a context, for calls past the dispatcher: it may leave there
+            what saves ``gradients`` work.
 
     Returns:
         The function to call, with the arguments of ``forward``.
@@ -66,7 +69,7 @@ def differentiable(
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Tensor:
             setup(ctx, inputs, None)
-            return forward(*inputs)
+            return forward(*inputs) if keeping is None else keeping(ctx, *inputs)
 
         @staticmethod
         @once_differentiable

@@ -21,6 +21,9 @@ Backward = Callable[..., tuple[Tensor, Tensor]]
 
 COMPUTES = ("auto", "csr", "dense")
 
+# From this density on, a dense weight is kept from the forward to the backward pass.
+_KEPT_DENSITY = 0.4
+
 _NATIVE_DTYPES = (torch.float32, torch.float64)
 
 
@@ -126,10 +129,26 @@ def _linear_backward(
     return empty[0] if dx is None else dx, empty[1] if dvalues is None else dvalues
 
 
+def _linear_keeping(ctx: Any, *inputs: Any) -> Tensor:
+    """As ``_linear``; a dense weight not much larger than the values waits for the gradient."""
+    x, values, bias, *operands, compute, training = inputs
+    indptr, indices = operands[:2]
+    found = _resolve(compute, x, values, tuple(operands), training)
+    if found != "dense":
+        return _csr_forward(x, values, bias, indptr, indices)
+    y, weight = _dense_keeping(x, values, bias, indptr, indices)
+    if training and weight is not None:
+        ctx.weight = weight
+    return y
+
+
 def _csr_forward(
     x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
 ) -> Tensor:
     kernels, n_out = sparse_kernels(values), indptr.numel() - 1
+    if x.dtype == values.dtype and (bias is None or bias.dtype == values.dtype):
+        same: Tensor = kernels.linear_forward(x, values, indptr, indices, n_out, bias)
+        return same
     raised = None if bias is None else bias.to(values.dtype)
     y: Tensor = kernels.linear_forward(x.to(values.dtype), values, indptr, indices, n_out, raised)
     return y.to(x.dtype)
@@ -143,8 +162,15 @@ def _csr_backward(
     need_x: bool,
     need_values: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    dx, dvalues = sparse_kernels(values).linear_backward(
-        grad.to(values.dtype), x.to(values.dtype), values, *operands[2:], need_x, need_values
+    kernels = sparse_kernels(values)
+    wanted = *operands[2:], need_x, need_values
+    if x.dtype == values.dtype == grad.dtype:
+        same: tuple[Tensor | None, Tensor | None] = kernels.linear_backward(
+            grad, x, values, *wanted
+        )
+        return same
+    dx, dvalues = kernels.linear_backward(
+        grad.to(values.dtype), x.to(values.dtype), values, *wanted
     )
     return (None if dx is None else dx.to(x.dtype)), dvalues
 
@@ -162,8 +188,16 @@ def _dense_weight(
 def _dense_forward(
     x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
 ) -> Tensor:
+    return _dense_keeping(x, values, bias, indptr, indices)[0]
+
+
+def _dense_keeping(
+    x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The product, and the dense weight if it is worth keeping for a backward pass."""
     weight = _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
-    return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
+    y = functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
+    return y, weight if values.numel() > _KEPT_DENSITY * weight.numel() else None
 
 
 def _dense_backward(
@@ -174,10 +208,13 @@ def _dense_backward(
     indices: Tensor,
     need_x: bool,
     need_values: bool,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     dx = dvalues = None
     if need_x:
-        dx = grad @ _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
+        if weight is None:
+            weight = _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
+        dx = grad @ weight
     if need_values:
         dense = grad.t() @ x
         if values.numel() == dense.numel():
@@ -217,9 +254,9 @@ def _trials(
             _csr_backward(grad, x, values, operands, True, True)
 
     def dense() -> None:
-        _dense_forward(x, values, None, indptr, indices)
+        _, weight = _dense_keeping(x, values, None, indptr, indices)
         if training:
-            _dense_backward(grad, x, values, indptr, indices, True, True)
+            _dense_backward(grad, x, values, indptr, indices, True, True, weight)
 
     return {"csr": csr, "dense": dense}
 
@@ -267,7 +304,13 @@ def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | Non
     x, values, *operands = ctx.saved_tensors
     need_x, need_values, need_bias = ctx.needs_input_grad[:3]
     dx = dvalues = None
-    if need_x or need_values:
+    weight = ctx.__dict__.pop("weight", None)
+    if weight is not None and (need_x or need_values):
+        if need_values:
+            capture.record(values, x, grad)
+        wanted = need_x, need_values
+        dx, dvalues = _dense_backward(grad, x, values, *operands[:2], *wanted, weight=weight)
+    elif need_x or need_values:
         dx, dvalues = backward(
             grad.contiguous(), x, values, *operands, ctx.compute, need_x, need_values
         )
@@ -295,4 +338,5 @@ linear = differentiable(
     flops=(_linear_flops, _linear_backward_flops),
     setup=_setup_context,
     gradients=_gradients,
+    keeping=_linear_keeping,
 )

@@ -91,9 +91,10 @@ class SparseLinear(SparseLayer):
             )
         x = self._ready(x)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
+        if x.dim() == 2:
+            return self._product(x.contiguous(), training)
         flat = x.reshape(-1, self.in_features).contiguous()
-        y = self._product(flat, training)
-        return y.view(*x.shape[:-1], self.out_features)
+        return self._product(flat, training).view(*x.shape[:-1], self.out_features)
 
     def situation(self, x: Tensor) -> dispatch.Situation:
         """Where ``auto`` files its decision on training steps with inputs like this one."""
