@@ -686,29 +686,31 @@ def main() -> None:
         for name, part in {**vars(drawn), **drawn.parts}.items():
             if name not in ("seed", "parts"):
                 used[name][str(part)] += found[0]
-        if compositions % 250 == 0:
+        if compositions % 250 == 0 or updates >= options.updates:
             print(f"{updates:9,} updates of {compositions:,} compositions", flush=True)
-    record = {
-        "updates": updates,
-        "compositions": compositions,
-        "refused": sum(refused.values()),
-        "moved": moved,
-        "differences": 0,
-        "seconds": time.perf_counter() - start,
-        "seed": options.seed,
-        "by_part": {name: dict(sorted(counts.items())) for name, counts in used.items()},
-        "reasons": dict(refused.most_common()),
-        "regrow": regrow.__version__,
-        "torch": torch.__version__,
-    }
+            if options.json:  # what has been checked so far holds, whatever comes
+                record = {
+                    "updates": updates,
+                    "compositions": compositions,
+                    "refused": sum(refused.values()),
+                    "moved": moved,
+                    "differences": 0,
+                    "seconds": time.perf_counter() - start,
+                    "seed": options.seed,
+                    "by_part": {
+                        name: dict(sorted(counts.items())) for name, counts in used.items()
+                    },
+                    "reasons": dict(refused.most_common()),
+                    "regrow": regrow.__version__,
+                    "torch": torch.__version__,
+                }
+                options.json.write_text(json.dumps(record, indent=2) + "\n")
     print(
         f"{updates:,} updates of {compositions:,} compositions, {moved:,} connections dropped or "
-        f"grown, no difference; {record['refused']:,} compositions refused"
+        f"grown, no difference; {sum(refused.values()):,} compositions refused"
     )
     for reason, count in refused.most_common():
         print(f"{count:7,}  {reason}")
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Kept:
         self._seen = seen
         self._tracked: dict[str, dict[str, Tensor]] = {}
         self._ever: dict[str, Topology] = {}
+        self._joined: dict[str, Topology] = {}
         # A layer whose topology is another one than that of the last look was changed by others.
         self._topology: dict[str, Topology] = {}
 
@@ -49,11 +50,10 @@ class Kept:
         """All positions of a layer that were ever active, if that is kept."""
         if not self._seen:
             return None
-        known = self._ever.get(path)
-        if known is None:
-            self._ever[path] = layer.topology
-        elif known is not layer.topology:
+        if self._joined.get(path) is not layer.topology:
+            known = self._ever.get(path, layer.topology)
             self._ever[path] = with_positions(known, layer.topology.positions)
+            self._joined[path] = layer.topology
         return self._ever[path]
 
     def track(self, sites: Sequence[Site], before: bool) -> None:
@@ -94,6 +94,7 @@ class Kept:
             for path, held in state["tracked"].items()
         }
         self._topology = {path: layers[path].topology for path in self._tracked}
+        self._joined = {}
         self._ever = {
             path: Topology.from_csr(layers[path].topology.shape, *(part.clone() for part in csr))
             for path, csr in state["ever"].items()
