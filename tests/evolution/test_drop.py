@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-import regrow
 from regrow import Evolution, SparseLinear, Topology
 from regrow.evolution import drop
 from regrow.evolution.scores import DROP_SCORES, DropScore
@@ -333,78 +330,6 @@ def test_rescaled_keeps_every_norm(seed: int, by: str) -> None:
     old, new = (part.view(5, 6).norm(dim=dims) for part in (before, after))
     torch.testing.assert_close(new[some], old[some])
     assert not new[~some].any()
-
-
-def chain() -> nn.Sequential:
-    """Two layers with a hidden layer of three; neuron 1 is the weakest, in and out together."""
-    first = SparseLinear(2, 3, topology=Topology((3, 2), torch.arange(6)), dtype=torch.float64)
-    second = SparseLinear(3, 2, topology=Topology((2, 3), torch.arange(6)), dtype=torch.float64)
-    with torch.no_grad():
-        first.values.copy_(torch.tensor([1.0, -1.0, 0.5, 0.5, -3.0, 0.1]))
-        second.values.copy_(torch.tensor([2.0, 0.5, 1.0, -2.0, 1.0, 1.0]))
-    return nn.Sequential(first, nn.ReLU(), second)
-
-
-def test_neuron_pruning_takes_all_of_the_weakest_neuron() -> None:
-    model = chain()
-    sites = [
-        Site(path, layer, torch.Generator(), fraction=0.0)
-        for path, layer in regrow.sparse_layers(model).items()
-    ]
-    # In: 2, 1, 3.1; out: 4, 1.5, 2. Together 6, 2.5, 5.1.
-    rule = drop.neuron_pruning(0.5, step=0.4)
-    assert rule.count(sites, 0) == [2, 2]
-    assert dropped(rule.score(sites[0]), 2) == [2, 3]
-    assert dropped(rule.score(sites[1]), 2) == [1, 4]
-    # The fraction goes of what is left: a quarter of four connections each.
-    sites = [replace(site, fraction=0.25) for site in sites]
-    assert rule.count(sites, 3) == [3, 3]
-    # Of 1 -1 and -3 0.1, one positive and one negative are left lowest: 0.1 comes first.
-    assert dropped(rule.score(sites[0]), 3) == [2, 3, 5]
-
-
-def test_neuron_pruning_stops_at_its_target() -> None:
-    sites = [
-        Site(path, layer, torch.Generator())
-        for path, layer in regrow.sparse_layers(chain()).items()
-    ]
-    # Of three neurons, two thirds may go: two at most, whatever the step.
-    assert drop.neuron_pruning(0.67, step=1.0).count(sites, 0) == [4, 4]
-    assert drop.neuron_pruning(0.3, step=1.0).count(sites, 0) == [0, 0]
-
-
-def test_layers_that_do_not_follow_each_other_have_no_hidden_neurons() -> None:
-    model = nn.ModuleList([SparseLinear(4, 3, density=0.9), SparseLinear(4, 3, density=0.9)])
-    sites = [
-        Site(path, layer, torch.Generator(), fraction=0.5)
-        for path, layer in regrow.sparse_layers(model).items()
-    ]
-    rule = drop.neuron_pruning(0.5, step=0.5)
-    assert rule.count(sites, 10) == [round(0.5 * s.topology.nnz) for s in sites]
-
-
-def test_neurons_go_during_training_and_stay_away() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 4)
-    )
-    model = regrow.sparsify(model, 0.25, allocation="uniform")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    evolution = Evolution(model, optimizer, "set-neuron-pruning", every=1)
-    layers = list(regrow.sparse_layers(model).values())
-    before = [layer.topology.nnz for layer in layers]
-    gone: list[set[int]] = [set(), set()]
-    for _ in range(30):
-        model(torch.randn(8, 10)).square().mean().backward()
-        optimizer.step()
-        evolution.step()
-        for i, (one, other) in enumerate(pairwise(layers)):
-            ends = one.topology.degrees()[0] + other.topology.degrees()[1]
-            now = set((ends == 0).nonzero().view(-1).tolist())
-            assert gone[i] <= now
-            gone[i] = now
-    assert [layer.topology.nnz for layer in layers] == before
-    assert all(len(neurons) == 10 for neurons in gone)
 
 
 def test_entries_are_of_the_kind_that_the_engine_knows() -> None:

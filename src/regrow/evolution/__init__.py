@@ -3,6 +3,7 @@
 from regrow.evolution import drop as _drop
 from regrow.evolution import grow as _grow
 from regrow.evolution import named as _named
+from regrow.evolution import neurons as _neurons
 from regrow.evolution.budgets import Parts
 from regrow.evolution.engine import Evolution
 from regrow.evolution.methods import Method, methods, register
@@ -31,4 +32,4 @@ __all__ = [
 ]
 
 # Importing the catalogues fills the registries.
-del _drop, _grow, _named
+del _drop, _grow, _named, _neurons

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -262,51 +260,6 @@ def sign_kept(site: Site) -> Tensor:
     return site.values * site.tracked["sign"]
 
 
-@described
-def neuron_pruning(target: float, step: float) -> DropScore:
-    """SET's rule, and all connections of the hidden neurons of the least sum of |w|, in and out.
-
-    Hidden neurons are those between two layers of vectors that follow each other. Where growth is
-    ``random-alive``, one without connections is gone for good.
-
-    Args:
-        target: Share of the neurons of each hidden layer to remove in the end, in [0, 1).
-        step: Share of them to remove at each update.
-
-    References:
-        S. Liu, D. C. Mocanu, M. Pechenizkiy, "On improving deep learning generalization with
-        adaptive sparse connectivity", 2019.
-    """
-    doomed: dict[str, Tensor] = {}
-
-    def count(sites: Sequence[Site], asked: int) -> list[int]:
-        doomed.update((s.path, torch.zeros_like(s.values, dtype=torch.bool)) for s in sites)
-        for before, after in pairwise(sites):
-            rows, columns = _ends(before.topology)[0], _ends(after.topology)[1]
-            if before.topology.shape[0] != math.prod(after.topology.shape[1:]):
-                continue
-            before.memory[f"hidden rows {before.path}"] = 1.0
-            after.memory[f"hidden columns {after.path}"] = 1.0
-            force = strength(before)[0] + strength(after)[1]
-            alive = force > 0
-            left = int(alive.sum()) - math.ceil((1 - target) * len(force))
-            number = max(0, min(left, round(step * len(force))))
-            weakest = torch.where(alive, force, torch.inf).argsort(stable=True)[:number]
-            gone = torch.zeros_like(alive).index_fill_(0, weakest, True)
-            doomed[before.path] |= gone[rows]
-            doomed[after.path] |= gone[columns]
-        return [
-            int(lost.sum()) + round(site.fraction * int((~lost).sum()))
-            for site, lost in ((site, doomed[site.path]) for site in sites)
-        ]
-
-    def score(site: Site) -> Tensor:
-        shares = _shares_by_sign(site.values)
-        return shares.masked_fill(doomed.pop(site.path, torch.zeros_like(shares) > 0), -1.0)
-
-    return DropScore(score, count=count)
-
-
 def strength(site: Site) -> tuple[Tensor, Tensor]:
     """Importance of the neurons at both ends of a layer: the sum of |w| of each row and column.
 
@@ -357,7 +310,6 @@ for _name, _entry in {
     "threshold": threshold(1e-3),
     "adaptive-threshold": adaptive_threshold(1e-3, tolerance=0.1, rounds=1),
     "neuron-weighted": neuron_weighted(input_strength),
-    "neuron-pruning": neuron_pruning(0.5, step=0.05),
 }.items():
     register_score(DROP_SCORES, _name, _entry)
 

@@ -13,7 +13,6 @@ from regrow.evolution.scores import (
     GrowFunction,
     GrowScore,
     described,
-    grow_place,
     grow_score,
     register_score,
 )
@@ -228,34 +227,6 @@ def cosine_until_plateau(patience: int) -> GrowScore:
         return cosine(site, candidates)
 
     return GrowScore(score, activations=True)
-
-
-@grow_place("random-alive")
-def random_alive(site: Site, taken: Topology, count: int) -> Tensor:
-    """Uniformly at random, but at no hidden neuron that has lost all its connections.
-
-    Which ends of a layer are hidden neurons the drop rule ``neuron-pruning`` says; where those that
-    are left have no room, others grow after all.
-
-    References:
-        S. Liu, D. C. Mocanu, M. Pechenizkiy, "On improving deep learning generalization with
-        adaptive sparse connectivity", 2019.
-    """
-    ends = taken.rows, taken.csr()[1].long()
-    alive = [
-        (degrees > 0) | (f"hidden {side} {site.path}" not in site.memory or not taken.nnz)
-        for side, degrees in zip(("rows", "columns"), taken.degrees(), strict=True)
-    ]
-    # The matrix of those alive, with the places of its rows and columns in the whole one.
-    places = [side.nonzero().view(-1) for side in alive]
-    row, column = (side.cumsum(0)[end] - 1 for side, end in zip(alive, ends, strict=True))
-    width = places[1].numel()
-    inside = alive[0][ends[0]] & alive[1][ends[1]]
-    part = Topology((places[0].numel(), width), (row * width + column)[inside])
-    found = random_free(site, part, min(count, part.shape.numel() - part.nnz))
-    found = places[0][found // width] * taken.matrix_shape[1] + places[1][found % width]
-    rest = random_free(site, beside(taken, found), count - found.numel())
-    return torch.cat([found, rest])
 
 
 @described
