@@ -66,7 +66,7 @@ def main(rank: int, meeting: str, last_of_rank_1: int, folders: list[str]) -> No
         init_method=f"file://{meeting}",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=120),
     )
     for folder in folders:
         train(rank, Path(folder), last_of_rank_1)

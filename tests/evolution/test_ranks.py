@@ -37,7 +37,7 @@ def run_ranks(script: str, *arguments: object) -> list[tuple[int, str]]:
         for rank in (0, 1)
     ]
     try:
-        errors = [rank.communicate(timeout=150)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=400)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -454,7 +454,7 @@ def main(rank: int, folder: Path) -> None:
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=30),
+        timeout=timedelta(seconds=120),
     )
     failures, passed = {}, 0
     for name, run in CASES.items():

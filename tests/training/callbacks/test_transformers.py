@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +182,32 @@ def test_the_sparse_model_that_it_saved_is_read_back(tmp_path: Path) -> None:
     other = model()
     other.load_state_dict(load_file(tmp_path / "model" / "model.safetensors"), strict=False)
     same(other, run.model)
+
+
+def test_two_ranks_have_one_topology_of_any_number_of_connections(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    script = Path(__file__).with_name("two_ranks.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), tmp_path],
+            env={**os.environ, **meeting, "WORLD_SIZE": "2", "RANK": str(rank)}
+            | {"LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        errors = [rank.communicate(timeout=400)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    one, other = (json.loads((tmp_path / f"report-{r}.json").read_text()) for r in (0, 1))
+    assert one == other
+    assert one["wrapper"] == "DistributedDataParallel"
+    before, after = one["connections"]
+    assert after == round(before * 0.1 / 0.25)
