@@ -14,12 +14,19 @@ import json
 import runpy
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from regrow import cli
+from regrow.data import load
 from regrow.evolution import methods
+from regrow.files import read_json
 from regrow.measure import pictures
+from regrow.training import TrainOptions
+from regrow.training.loop import Job, Trainer
+from regrow.training.machine import session
+from regrow.training.score import Score
 
 ROOT = Path(__file__).parents[1]
 COLLECT = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))["collect"]
@@ -41,6 +48,9 @@ _LSTM = (
     "--learning-rate 0.003 --weight-decay 0 --rate-schedule cosine --warm-up 0.05 --every 50 "
     "--start zero --until 0.75"
 )
+
+
+_TIMED_EPOCHS = {"methods": 3}
 
 
 def experiments() -> dict[str, dict[str, str]]:
@@ -80,23 +90,67 @@ def run(name: str, data_dir: str, runs: Path) -> dict[str, Any]:
         if code > 1:
             sys.exit(code)
         found[label] = {"command": f"regrow train {arguments} --threads 1", **COLLECT(folder)}
+        for arm, seconds in processor_seconds(folder, _TIMED_EPOCHS.get(name, 1)).items():
+            found[label]["arms"][arm]["processor_seconds_per_epoch"] = seconds
     return found
+
+
+def processor_seconds(run_dir: Path, epochs: int) -> dict[str, float]:
+    """Processor time of an epoch of every arm, from short trainings one after another.
+
+    Unlike seconds on a clock it hardly depends on what else the machine does. Densities that change
+    do so within the short training; evaluation is left out.
+    """
+    options = TrainOptions.from_dict(read_json(run_dir / "config.json"))
+    chosen = read_json(run_dir / "compute.json")
+    rates = dict.fromkeys(options.arms, options.learning_rate)
+    if options.learning_rate == "auto":
+        rates = read_json(run_dir / "tuning.json")["chosen"]
+    dataset = load(
+        options.data,
+        data_dir=options.data_dir,
+        seed=options.seed,
+        limit_train=options.limit_train,
+        limit_test=options.limit_test,
+        context=options.context,
+    )
+    found = {}
+    with session(options.threads or 1):
+        for arm in options.arms:
+            job = Job(arm, options.seed, float(rates[arm]), epochs, chosen[arm])
+            found[arm] = _processor_time(Trainer(options, dataset, job)) / epochs
+    return found
+
+
+def _processor_time(trainer: Trainer) -> float:
+    begin, spent = time.process_time(), 0.0
+
+    def evaluate() -> Score:
+        nonlocal spent
+        start = time.process_time()
+        score = trainer.evaluate(trainer.dataset.x_validation, trainer.dataset.y_validation)
+        spent += time.process_time() - start
+        return score
+
+    while not trainer.finished:
+        trainer.train_epoch(lambda *_: None, evaluate)
+    return time.process_time() - begin - spent
 
 
 def draw(name: str, found: dict[str, Any]) -> None:
     """Score against what it cost, in seconds and in FLOPs, as pictures for the results page."""
     arms = {arm: figures for run in found.values() for arm, figures in run["arms"].items()}
     epochs = next(iter(found.values()))["epochs"]
-    costs = {
-        "seconds": ("seconds_per_epoch", epochs, "seconds of training"),
-        "flops": ("flops_training_total", 1, "FLOPs of training"),
-    }
-    for cost, (key, times, label) in costs.items():
-        marks = {
-            arm: [(times * x, y) for x, y in zip(figures[key], figures["test_score"], strict=True)]
-            for arm, figures in arms.items()
-            if figures["test_score"]
-        }
+    costs = {"seconds": "seconds of processor time", "flops": "FLOPs of training"}
+    for cost, label in costs.items():
+        marks = {}
+        for arm, figures in arms.items():
+            scores = figures["test_score"]
+            spent = figures["flops_training_total"]
+            if cost == "seconds":
+                spent = [epochs * figures["processor_seconds_per_epoch"]] * len(scores)
+            if scores:
+                marks[arm] = list(zip(spent, scores, strict=True))
         figure = pictures.trade_off(
             marks,
             title=f"Test accuracy and {label}",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{page}.md" for page in ("results", "catalogue", "measure")),
+    *(ROOT / "docs" / f"{page}.md" for page in ("results", "catalogue", "measure", "structured")),
 )
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -96,13 +96,13 @@ def _figures(figures: dict[str, Any], dense: dict[str, Any], task: str) -> list[
     if not scores:
         return ["diverged", *[""] * 5]
     lost = f" ({figures['diverged']} diverged)" if "diverged" in figures else ""
-    seconds = statistics.median(figures["seconds_per_epoch"])
+    seconds = figures["processor_seconds_per_epoch"]
     return [
         _score(scores, task) + lost,
         _score(figures["test_score_at_best"], task),
         f"{figures['connections']:,}",
         _fewer(_flops(dense), _flops(figures), "fewer"),
-        _fewer(statistics.median(dense["seconds_per_epoch"]), seconds, "faster"),
+        _fewer(dense["processor_seconds_per_epoch"], seconds, "faster"),
         f"{figures['learning_rate']:g}",
     ]
 
@@ -117,8 +117,8 @@ def experiment_note(name: str) -> str:
     return (
         f"{rows['train']:,} {what} to train on, {rows['validation']:,} to validate and "
         f"{rows['test']:,} to test, {first['epochs']} epochs, mean ± standard deviation of {seeds} "
-        f"seeds. Times are medians on {first['threads']} thread(s) of {machine['processor']} "
-        f"({machine['kernels']}), taken while other programs ran."
+        f"seed(s). An epoch is told in processor time of {first['threads']} thread(s) of "
+        f"{machine['processor']} ({machine['kernels']}), from short trainings of their own."
     )
 
 
@@ -174,6 +174,7 @@ TABLES = {
     "transformer": lambda: _experiment("transformer"),
     "lstm": lambda: _experiment("lstm"),
     **runpy.run_path(str(ROOT / "docs" / "catalogue.py"))["TABLES"],
+    **runpy.run_path(str(ROOT / "docs" / "structured.py"))["TABLES"],
     **runpy.run_path(str(ROOT / "docs" / "measures.py"))["TABLES"],
 }
 
