@@ -26,9 +26,10 @@ class NeuronPruning:
     """Removes the weakest hidden neurons, some at each update, until a share of them is gone.
 
     Hidden neurons are those between two layers of vectors that follow each other, as many as the
-    first has rows and the second columns. The weakest is that of the least sum of |w|, in and out.
-    It loses all its connections, and as it has none, it never gets any again; their number is made
-    up for among the neurons that are left. ``regrow.compact`` takes such neurons out in the end.
+    first has rows and the second columns. The weakest is that of the least sum of ``|w|``,
+    in and out. It loses all its connections, and as it has none, it never gets any again; their
+    number is made up for among the neurons that are left. ``regrow.compact`` takes such neurons
+    out in the end.
 
     The two rules belong together: use both of one object in one evolution.
 

@@ -55,13 +55,13 @@ class Magnitude(Criterion):
     """
 
     def scores(self, model: nn.Module, weights: Weights, density: float) -> Mapping[str, Tensor]:
-        """|w|."""
+        """The size: ``|w|``."""
         return {path: weight.abs() for path, weight in weights().items()}
 
 
 @dataclass(frozen=True)
 class Snip(Criterion):
-    """How much the loss changes, to first order, when a weight goes: |w g|.
+    """How much the loss changes, to first order, when a weight goes: ``|w g|``.
 
     Attributes:
         loss: Of the model's output and a target.
@@ -84,7 +84,7 @@ class Snip(Criterion):
     batches: Batches
 
     def scores(self, model: nn.Module, weights: Weights, density: float) -> Mapping[str, Tensor]:
-        """|w g|."""
+        """The product: ``|w g|``."""
         for x, y in self.batches:
             self.loss(model(x), y).backward()
         _put(model, [_product(p, p.grad).abs() for p in model.parameters()])
@@ -140,7 +140,7 @@ class Grasp(Criterion):
 
 @dataclass(frozen=True)
 class SynFlow(Criterion):
-    """What a weight passes on, without data: |w dR/dw|, R the sum of all outputs of the net of |w|.
+    """What a weight passes on, without data: ``|w dR/dw|``, R the output of the net of ``|w|``.
 
     The model is pruned in rounds on its way to the density, so that no layer is emptied.
 
