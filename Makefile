@@ -61,6 +61,11 @@ lint: $(VENV)/.dev  ## check style, types and the direction of imports
 sanitize: $(VENV)/.dev  ## run the tests of the C++ code with AddressSanitizer and UBSan
 	@.ci/sanitize/run
 
+.PHONY: bench
+bench: $(VENV)/.dev  ## run all benchmarks, 25 minutes on an idle machine; REFERENCE=folder of published code
+	@$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
+	@$(BIN)/python benchmarks/everything.py $(if $(REFERENCE),--reference $(REFERENCE))
+
 .PHONY: docs
 docs: $(VENV)/.dev  ## build the site into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
