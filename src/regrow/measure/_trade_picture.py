@@ -86,7 +86,14 @@ def trade_off(
             va="center",
             fontsize=FONT - 0.5,
             color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "alpha": 0.5,
+                "relpos": (0, 0.5),
+                "shrinkA": 2,
+            },
         )
     return figure
 
