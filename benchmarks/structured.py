@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -171,6 +172,7 @@ def main() -> None:
         machine = describe_machine()
         record = {
             "seconds": options.seconds,
+            "load": os.getloadavg()[0],
             "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
             "regrow": regrow.__version__,
             "torch": torch.__version__,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -165,6 +166,7 @@ def main() -> None:
         machine = describe_machine()
         record = {
             **{key: value for key, value in vars(options).items() if key != "json"},
+            "load": os.getloadavg()[0],
             "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
             "regrow": regrow.__version__,
             "torch": torch.__version__,
