@@ -61,6 +61,13 @@ def test_likelihood_and_distance_by_brute_force() -> None:
     assert law.poisson.ratio == pytest.approx(ratio, rel=1e-3)
 
 
+def test_the_distance_is_also_that_before_a_jump() -> None:
+    degrees = np.array([1] * 5 + [100] * 6)
+    law = degree_law(degrees, minimum=1)
+    below = 1 - zeta(law.exponent, 100) / zeta(law.exponent, 1)  # of the law, at degree 99
+    assert law.distance == pytest.approx(below - 5 / 11)
+
+
 def test_the_minimum_is_found() -> None:
     # Uniform below 8, a power law from there on.
     rng = np.random.default_rng(1)
