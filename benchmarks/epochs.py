@@ -31,6 +31,7 @@ import io
 import json
 import statistics
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -144,7 +145,12 @@ def published(
         found = model._feed_forward(x[rows])
         model._back_prop(*found, y[rows])
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    # Its updates say much, and leave files where they are called.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         return seconds(step, update, steps)
 
 

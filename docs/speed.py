@@ -1,0 +1,296 @@
+"""Tables and picture of `docs/speed.md`, from `results/`; `docs/tables.py` writes the tables in.
+
+python docs/speed.py            # draws docs/images/roofline.svg and break-even.svg
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+PEERS = {
+    "dense": "dense",
+    "torch csr": "torch CSR",
+    "scipy": "SciPy",
+    "sparselab": "SparseLab",
+}
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _lines(rows: list[list[str]]) -> str:
+    head, *rest = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rest])
+
+
+def _machine(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, kernels {machine['kernels']}"
+
+
+def roof() -> str:
+    """Bandwidth of each level of memory."""
+    found = _read("roofline")
+    rows = [["buffer", "front to back", "rows of 512 bytes in random order"]]
+    for level in found["roof"]["levels"]:
+        kib = level["kib"]
+        size = f"{kib} KiB" if kib < 1024 else f"{kib // 1024} MiB"
+        rows.append([size, *(f"{level[name] / 1e9:.0f} GB/s" for name in ("read", "rows"))])
+    note = (
+        f"{_machine(found)}. Multiply-adds in registers: {found['roof']['flops'] / 1e9:.0f} "
+        f"GFLOP/s in float32. The second-level cache holds {found['level2_bytes'] / 2**20:g} MiB "
+        f"and gives {found['level2_rate'] / 1e9:.0f} GB/s, so that one product can reach "
+        f"{found['level2_rate'] / 2e9:.0f} GFLOP/s and both gradients together "
+        f"{found['level2_rate'] / 1e9:.0f}."
+    )
+    return f"{_lines(rows)}\n\n{note}"
+
+
+def reached() -> str:
+    """GFLOP/s of each product and its share of the roof, batch 128."""
+    found = _read("roofline")
+    names = {"forward": "forward", "input": "input gradient", "values": "values gradient"}
+    names["both"] = "both gradients"
+    rows = [["inputs x outputs", "density", *names.values()]]
+    for row in found["rows"]:
+        if row["batch"] == 128:
+            cells = (row["products"][name] for name in names)
+            texts = (f"{c['flops'] / 1e9:.0f} ({100 * c['share']:.0f} %)" for c in cells)
+            rows.append([row["shape"].replace("x", " x "), f"{row['density']:g}", *texts])
+    shares: dict[str, list[float]] = {
+        name: [row["products"][name]["share"] for row in found["rows"]]
+        for name in ("forward", "both")
+    }
+    note = (
+        f"GFLOP/s, best of a short while, one thread, batch 128, packing and turning included; in "
+        f"brackets the share of the roof. Over all {len(found['rows'])} situations measured the "
+        f"forward pass reaches {100 * min(shares['forward']):.0f} to "
+        f"{100 * max(shares['forward']):.0f} %, both gradients {100 * min(shares['both']):.0f} to "
+        f"{100 * max(shares['both']):.0f} %."
+    )
+    return f"{_lines(rows)}\n\n{note}"
+
+
+def peers() -> str:
+    """How many times slower each peer is: geometric means, worst cases, counts."""
+    found = _read("products")
+    rows = [["threads", *(f"{peer}" for peer in PEERS.values()), "better of torch CSR and SciPy"]]
+    notes = []
+    for threads, table in found["threads"].items():
+        ratios: dict[str, list[float]] = {peer: [] for peer in (*PEERS, "better")}
+        slower = []
+        for row in table:
+            ms = {name: times["step"] for name, times in row["milliseconds"].items()}
+            given = {peer: ms[peer] / ms["regrow"] for peer in PEERS if peer in ms}
+            given["better"] = min(given["torch csr"], given["scipy"])
+            for peer, ratio in given.items():
+                ratios[peer].append(ratio)
+            if min(given["better"], given["sparselab"]) < 1:
+                slower.append(f"{row['shape']} at {row['density']:g}, batch {row['batch']}")
+        cells = [
+            f"{statistics.geometric_mean(r):.2f}x ({min(r):.2f} to {max(r):.1f})"
+            for r in ratios.values()
+        ]
+        rows.append([threads, *cells])
+        said = f"slower than one of them in {len(slower)} of {len(table)} situations"
+        notes.append(f"{threads} thread(s): {said}" + (f" ({'; '.join(slower)})" if slower else ""))
+    return f"{_lines(rows)}\n\n{'. '.join(notes)}. {_machine(found)}."
+
+
+def products() -> str:
+    """Every situation of one thread at batch 128."""
+    found = _read("products")
+    rows = [["inputs x outputs", "density", "regrow, ms", *PEERS.values()]]
+    measured = list(found["threads"]["1"])
+    for name in ("products-8192", "products-65536"):
+        if (RESULTS / f"{name}.json").exists():
+            measured += _read(name)["threads"]["1"]
+    rows += [_product(row) for row in measured if row["batch"] == 128]
+    return _lines(rows)
+
+
+def _product(row: dict[str, Any]) -> list[str]:
+    ms = {name: times["step"] for name, times in row["milliseconds"].items()}
+    cells = (f"{ms[peer] / ms['regrow']:.2f}x" if peer in ms else "no memory" for peer in PEERS)
+    return [row["shape"].replace("x", " x "), f"{row['density']:g}", f"{ms['regrow']:.2f}", *cells]
+
+
+def steps() -> str:
+    """Training steps with Adam against dense and masked dense."""
+    found = _read("training")
+    rows = [["threads", "inputs x outputs", "density", "dense, ms", "masked dense", "`csr`"]]
+    rows[0] += ["`auto`", "it takes", "Adam alone, dense / sparse, ms"]
+    worst = math.inf
+    for threads, table in found["threads"].items():
+        for row in table:
+            ms, adam = row["milliseconds"], row["optimizer"]
+            worst = min(worst, ms["dense"] / ms["auto"])
+            ratios = (f"{ms['dense'] / ms[name]:.2f}x" for name in ("masked", "csr", "auto"))
+            cells = [threads, row["shape"].replace("x", " x "), f"{row['density']:g}"]
+            cells += [f"{ms['dense']:.2f}", *ratios, row["chosen"]["auto"]]
+            rows.append([*cells, f"{adam['dense']:.2f} / {adam['csr']:.2f}"])
+    return (
+        f"{_lines(rows)}\n\nTimes of the dense layer by those of the others, batch "
+        f"{found['batch']}. `auto` at its worst: {worst:.2f}x. {_machine(found)}."
+    )
+
+
+def epochs() -> str:
+    """Epochs of SET networks against the published code."""
+    found = _read("epochs")
+    rows = [["network", "code", "a step, ms", "an update, ms", "an epoch, s", "against regrow"]]
+    for network in found["networks"]:
+        base = next(iter(network["times"].values()))["epoch"]
+        for code, taken in network["times"].items():
+            times = [f"{1e3 * taken['step']:.2f}", f"{1e3 * taken['update']:.1f}"]
+            sizes = "-".join(map(str, network["sizes"]))
+            against = f"{taken['epoch'] / base:.1f}x"
+            rows.append([sizes, code, *times, f"{taken['epoch']:.2f}", against])
+    return f"{_lines(rows)}\n\nEpsilon {found['epsilon']}. {_machine(found)}."
+
+
+def updates() -> str:
+    """What updates of the topology cost."""
+    found = _read("updates")
+    rows = [["inputs x outputs", "density", "method", "step, ms", "update, ms", "share", "peak"]]
+    for case in found["cases"]:
+        times = (f"{1e3 * case[f'seconds_{name}']:.2f}" for name in ("step", "update"))
+        cells = [case["size"].replace("x", " x "), f"{case['density']:g}", case["method"], *times]
+        peak = f"{case['bytes_peak'] / 2**20:.1f} MiB"
+        rows.append([*cells, f"{100 * case['share']:.2f} %", peak])
+    return f"{_lines(rows)}\n\nOne update every {found['every']} steps, batch {found['batch']}."
+
+
+def scale() -> str:
+    """Building, training and rewiring very wide networks."""
+    head = ["neurons", "epsilon", "connections", "build, s", "step, s", "update, s"]
+    rows = [[*head, "epoch, s", "peak, bytes a connection", "peak / held"]]
+    for name in ("scale", "scale-largest"):
+        if not (RESULTS / f"{name}.json").exists():
+            continue
+        for size in _read(name)["sizes"]:
+            peak = max(size["peak_training"], size["peak_update"])
+            times = (f"{size['seconds'][part]:.3g}" for part in ("build", "step", "update"))
+            rows.append(
+                [
+                    f"{size['neurons']:,}",
+                    f"{size['epsilon']:g}",
+                    f"{size['connections']:,}",
+                    *times,
+                    f"{size['seconds_epoch']:.3g}",
+                    f"{peak / size['connections']:.0f}",
+                    f"{peak / size['bytes_held']:.2f}",
+                ]
+            )
+    return _lines(rows)
+
+
+def convolutions() -> str:
+    """3x3 convolutions of ResNet-18's shapes."""
+    found = _read("convolution")
+    densities = list(dict.fromkeys(row["density"] for row in found["threads"]["1"]))
+    rows = [["threads", "convolution", *(f"density {d:g}" for d in densities)]]
+    for threads, table in found["threads"].items():
+        for shape in dict.fromkeys(tuple(row["shape"]) for row in table):
+            own = [row for row in table if tuple(row["shape"]) == shape]
+            inputs, outputs, size, stride = shape
+            name = f"{inputs} -> {outputs}, {size} x {size}, stride {stride}"
+            rows.append([threads, name, *(f"{row['ratio']:.2f}x" for row in own)])
+        means = (
+            statistics.geometric_mean(row["ratio"] for row in table if row["density"] == d)
+            for d in densities
+        )
+        rows.append([threads, "geometric mean", *(f"{mean:.2f}x" for mean in means)])
+    note = f"Forward and backward pass, batch {found['batch']}, times of dense by times of sparse."
+    return f"{_lines(rows)}\n\n{note} {_machine(found)}."
+
+
+def _measured(table: Callable[[], str]) -> Callable[[], str]:
+    """A table, or where to get its figures."""
+
+    def made() -> str:
+        try:
+            return table()
+        except FileNotFoundError as error:
+            return f"Not measured yet: there is no `results/{Path(error.filename).name}`."
+
+    return made
+
+
+TABLES = {
+    "roof": _measured(roof),
+    "reached": _measured(reached),
+    "peers": _measured(peers),
+    "products": _measured(products),
+    "steps": _measured(steps),
+    "epochs": _measured(epochs),
+    "updates": _measured(updates),
+    "scale": _measured(scale),
+    "convolutions": _measured(convolutions),
+}
+
+
+def draw_roofline() -> None:
+    """Every product measured under the roofs of its processor."""
+    from regrow.measure._canvas import COLOURS, new_figure, style
+
+    found = _read("roofline")
+    colours = {"forward": "blue", "input": "green", "values": "orange", "both": "purple"}
+    with style():
+        figure, axes = new_figure(
+            "The three products under the roof of this processor",
+            "GFLOP/s over FLOPs for each byte read of the packed operand; one thread",
+            width=4.8,
+            height=3.2,
+        )
+        x = [0.05, 8.0]
+        levels = found["roof"]["levels"]
+        for kib, name in ((16, "L1"), (512, "L2"), (16384, "L3"), (262144, "memory")):
+            rate = next(level["read"] for level in levels if level["kib"] == kib)
+            roof_ = [min(found["roof"]["flops"], at * rate) / 1e9 for at in x]
+            knee = found["roof"]["flops"] / rate
+            points = [x[0], min(max(knee, x[0]), x[1]), x[1]]
+            heights = [min(found["roof"]["flops"], at * rate) / 1e9 for at in points]
+            axes.plot(points, heights, color=COLOURS["faint"], linewidth=0.9)
+            axes.annotate(name, (x[0], roof_[0]), fontsize=7, va="bottom")
+        for shift, (name, colour) in enumerate(colours.items()):
+            at = (1.0 if name == "both" else 0.5) * 1.06 ** (shift - 1)
+            rates = [row["products"][name]["flops"] / 1e9 for row in found["rows"]]
+            label = {"input": "input gradient", "values": "values gradient"}.get(name, name)
+            axes.scatter([at] * len(rates), rates, s=7, color=COLOURS[colour], label=label)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.legend(fontsize=7, frameon=False, loc="lower right")
+        figure.savefig(ROOT / "docs" / "images" / "roofline.svg")
+
+
+def draw_break_even() -> None:
+    """How many times faster than dense a training step is, over density."""
+    from regrow.measure._bench_picture import break_even_curves
+    from regrow.measure.bench import Bench, Curve, Point
+
+    found = _read("training")
+    curves = []
+    for shape in dict.fromkeys(row["shape"] for row in found["threads"]["1"]):
+        rows = [row for row in found["threads"]["1"] if row["shape"] == shape]
+        points = [
+            Point(row["density"], row["milliseconds"], row["best"], row["chosen"]["auto"])
+            for row in rows
+        ]
+        n_in, n_out = (int(n) for n in shape.split("x"))
+        curves.append(Curve(n_out, n_in, points))
+    figure = break_even_curves(Bench(curves, found["batch"], 1))
+    figure.savefig(ROOT / "docs" / "images" / "break-even.svg")
+
+
+if __name__ == "__main__":
+    draw_roofline()
+    draw_break_even()
