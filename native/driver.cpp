@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "denormals.h"
 #include "isa.h"
 #include "pool.h"
 #include "products.h"
@@ -200,6 +201,7 @@ void forward_by_tiles(const Forward<T>& p, const Kernels<T>& k, const Tiles& til
   const Size room = ceil_div(tiles.width * p.n_in, kAlign) * kAlign;
   T* const buffers = scratch.get<T>(threads * room);
   parallel(tiles.count, threads, [&](Size tile, int slot) {
+    const FlushDenormals flushed;
     const Size sample = tile * tiles.width;
     const T* const operand =
         pack(p.x + sample * p.n_in, p.n_in, part_of(tiles, tile, 1), buffers + slot * room, 1);
@@ -222,6 +224,7 @@ void forward_by_rows(const Forward<T>& p, const Kernels<T>& k, const Tiles& tile
     const Size blocks = std::clamp<Size>(std::min(ceil_div(8 * threads, part.count), most_blocks),
                                          1, ceil_div(p.n_out, kAlign));
     parallel(part.count * blocks, threads, [&](Size unit, int) {
+      const FlushDenormals flushed;
       const Size tile = unit / blocks, block = unit % blocks;
       const Size start = tile * part.width;
       k.forward({operand + start * p.n_in, p.values, p.indptr, p.indices, p.bias,
@@ -274,6 +277,7 @@ void run(const Backward<T>& product, int threads) {
     const T* const operand = pack(p.grad + first * tiles.width * p.n_out, p.n_out, part,
                                   reinterpret_cast<T*>(buffers), threads);
     parallel(parts.count(), threads, [&](Size unit, int slot) {
+      const FlushDenormals flushed;
       char* const room = buffers + packed + slot * own;
       const FeatureBlocks<T> blocks{plan.features, reinterpret_cast<T*>(room),
                                     reinterpret_cast<Size*>(room + sums)};
@@ -331,6 +335,7 @@ void run(const Pairs<T>& product, int threads) {
     const T* const grad = pack(p.grad + sample * p.n_out, p.n_out, part, packed_grad, threads);
     const T* const x = pack(p.x + sample * p.n_in, p.n_in, part, packed_x, threads);
     parallel(ceil_div(p.count, unit_pairs), threads, [&](Size unit, int) {
+      const FlushDenormals flushed;
       for (Size tile = 0; tile < part.count; ++tile) {
         const Size start = tile * part.width;
         k.pairs({grad + start * p.n_out, x + start * p.n_in, p.rows, p.columns, p.products,

@@ -394,3 +394,15 @@ print(native.available(), native.reason())
 """
     result = run_script(body)
     assert result.stdout.startswith("False the C++ extension regrow._native could not be loaded: ")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_denormals_count_as_zero_and_only_inside(isa: str) -> None:
+    native._native.use_isa(isa)
+    tiny = 1e-40
+    layer = Layer(torch.ones(3, 20, dtype=torch.bool), 40, torch.float32)
+    layer.values.fill_(tiny)
+    assert torch.equal(layer.forward(native, bias=False), torch.zeros(40, 3))
+    dx, _ = layer.backward(native)
+    assert torch.equal(dx, torch.zeros(40, 20))
+    assert float(torch.tensor(tiny) * 2) > 0
