@@ -22,11 +22,18 @@ ROOT = Path(__file__).parents[1]
 # Name of the figures, script, and what it is given.
 RUNS: dict[str, list[str]] = {
     "roofline": ["roofline.py"],
-    "training": ["training.py", "--seconds", "0.8"],
+    "training": ["training.py", "--seconds", "0.5"],
     "products": [
-        *("products.py", "--seconds", "0.7", "--densities", "0.1", "0.05", "0.01", "0.001"),
+        *("products.py", "--seconds", "0.4", "--densities", "0.1", "0.05", "0.01", "0.001"),
         *("--shapes", "784x1000", "1024x1024", "3072x4000", "4096x4096"),
     ],
+    "updates": ["updates.py", "--rounds", "5"],
+    "memory": ["memory.py"],
+    "epochs": ["epochs.py"],
+    "convolution": ["convolution.py", "--rounds", "5"],
+    "scale": ["scale.py"],
+    "structured": ["structured.py", "--shapes", "1024x1024", "4096x4096", "--seconds", "2"],
+    "transformer-block": ["transformer_block.py", "--structures", "block", "nm"],
     "products-8192": [
         *("products.py", "--seconds", "1", "--shapes", "8192x8192", "--batches", "128"),
         *("--densities", "0.05", "0.01", "0.001", "--threads", "1"),
@@ -35,13 +42,6 @@ RUNS: dict[str, list[str]] = {
         *("products.py", "--seconds", "1", "--shapes", "65536x65536", "--densities", "0.00005"),
         *("--batches", "32", "128", "512"),
     ],
-    "convolution": ["convolution.py", "--rounds", "5"],
-    "updates": ["updates.py", "--rounds", "5"],
-    "memory": ["memory.py"],
-    "epochs": ["epochs.py"],
-    "scale": ["scale.py"],
-    "structured": ["structured.py", "--shapes", "1024x1024", "4096x4096", "--seconds", "2"],
-    "transformer-block": ["transformer_block.py", "--structures", "block", "nm"],
     "scale-largest": ["scale.py", "--hidden", "33333333", "--epsilon", "1", "--steps", "1"],
 }
 

@@ -27,7 +27,7 @@ constexpr Size kRowCost = 4;
 constexpr Size kLeastPart = 4096;
 constexpr Size kMostPart = 65536;
 // Connections that a column has in a block of features, at least, so that blocks pay.
-constexpr Size kBlockShare = 20;
+constexpr Size kBlockShare = 32;
 constexpr Size kPackedBytes = Size{64} << 20;
 
 template <typename T>
@@ -261,10 +261,11 @@ void run(const Backward<T>& product, int threads) {
   const BackwardPlan plan = regrow::plan(p, k);
   const Tiles& tiles = plan.tiles;
   const Parts parts = parts_of(p.t_indptr, p.n_in, threads, plan.in_place);
-  // One thread that needs a tile once packs it when it comes to it; else all are packed before.
-  const bool one_by_one = threads == 1 && plan.in_place;
-  const Size group = one_by_one ? 1 : tiles_at_a_time(tiles, p.n_out, sizeof(T));
-  const Size packed = whole_lines<T>(packed_samples(part_of(tiles, 0, group)) * p.n_out);
+  // One thread packs a tile when it comes to it, as in the forward pass; several share all tiles.
+  const bool shared = threads > 1;
+  const Size group = shared ? tiles_at_a_time(tiles, p.n_out, sizeof(T)) : tiles.count;
+  const Size packed_tiles = shared ? packed_samples(part_of(tiles, 0, group)) : tiles.width;
+  const Size packed = whole_lines<T>(packed_tiles * p.n_out);
   const Size sums = plan.blocked ? whole_lines<T>(parts.columns * tiles.width) : 0;
   const Size places = plan.blocked ? whole_lines<Size>(parts.columns) : 0;
   const Size ordered = plan.in_place ? 0 : whole_lines<T>(parts.connections);
@@ -274,8 +275,8 @@ void run(const Backward<T>& product, int threads) {
   const bool far = plan.in_place && p.nnz * Size{sizeof(T)} > level2_bytes() / 4;
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
-    const T* const operand = pack(p.grad + first * tiles.width * p.n_out, p.n_out, part,
-                                  reinterpret_cast<T*>(buffers), threads);
+    T* const operand = reinterpret_cast<T*>(buffers);
+    if (shared) pack(p.grad + first * tiles.width * p.n_out, p.n_out, part, operand, threads);
     parallel(parts.count(), threads, [&](Size unit, int slot) {
       const FlushDenormals flushed;
       char* const room = buffers + packed + slot * own;
@@ -288,9 +289,11 @@ void run(const Backward<T>& product, int threads) {
       T* const dvalues = reinterpret_cast<T*>(room + sums + places + ordered);
       if (!plan.in_place && p.dx)
         for (Size c = 0; c < count; ++c) values[c] = p.values[perm[c]];
+      if (!plan.in_place && p.dvalues) std::fill(dvalues, dvalues + count, T(0));
       for (Size tile = 0; tile < part.count; ++tile) {
         const Size start = tile * part.width, sample = first * tiles.width + start;
-        BackwardUnit<T> work{operand + start * p.n_out, p.x + sample * p.n_in, p.values,
+        if (!shared) pack(p.grad + sample * p.n_out, p.n_out, part_of(part, tile, 1), operand, 1);
+        BackwardUnit<T> work{operand + (shared ? start * p.n_out : 0), p.x + sample * p.n_in, p.values,
                              p.t_indptr, p.t_indices, p.t_perm,
                              p.dx ? p.dx + sample * p.n_in : nullptr, p.dvalues, p.n_in, p.n_out,
                              columns, last, width_of(part, tile), samples_of(part, tile),
@@ -299,7 +302,6 @@ void run(const Backward<T>& product, int threads) {
           work.values = values - begin;
           work.t_perm = nullptr;
           if (p.dvalues) work.dvalues = dvalues - begin;
-          work.accumulate = tile > 0;
         }
         k.backward(work);
       }

@@ -145,8 +145,8 @@ struct Products {
     Vector<T, L> v[L];
     for (int i = 0; i < L; ++i) v[i] = waiting[first + i];
     sum_all<T, L>(v);
-    *reinterpret_cast<Vector<T, L>*>(sums) = v[0];
     const int32_t* const to = slots + first;
+    *reinterpret_cast<Vector<T, L>*>(sums) = v[0];
     if (accumulate) {
       for (int i = 0; i < many; ++i) target[to[i]] += sums[i];
     } else {
@@ -186,12 +186,12 @@ REGROW_INLINE void backward_run(const BackwardUnit<T>& unit, int64_t first, int6
                                 Vector<T, L>* products, int32_t* slots) {
   using V = Vector<T, L>;
   const int32_t* const indices = unit.t_indices + first;
-  const int32_t* const perm = unit.t_perm + (unit.t_perm ? first : 0);
+  const int32_t* const perm = unit.t_perm + first;
   const int64_t last = all - first - 1;
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
       const T* const p = unit.packed + static_cast<int64_t>(indices[k + s]) * (L * N);
-      const int32_t slot = unit.t_perm ? perm[k + s] : static_cast<int32_t>(first + k + s);
+      const int32_t slot = perm[k + s];
       if (unit.far) {
         const int32_t later = perm[k + s + kAhead < last ? k + s + kAhead : last];
         if constexpr (NeedX) __builtin_prefetch(unit.values + later, 0, 3);
@@ -239,10 +239,11 @@ REGROW_INLINE void backward_column(const BackwardUnit<T>& unit, int64_t begin, i
     const int at = NeedValues ? products.room(static_cast<int>(run)) : 0;
     V* const out = products.waiting + at;
     int32_t* const slots = products.slots + at;
-    backward_run<T, L, N, S, NeedX, NeedValues>(unit, k, whole, all, xs, total, out, slots);
+    backward_run<T, L, N, S, NeedX, NeedValues>(unit, k, whole, all, xs, total, out,
+                                                         slots);
     if (S > 1 && whole < run)
-      backward_run<T, L, N, 1, NeedX, NeedValues>(unit, k + whole, 1, all, xs, total, out + whole,
-                                                  slots + whole);
+      backward_run<T, L, N, 1, NeedX, NeedValues>(unit, k + whole, 1, all, xs, total,
+                                                           out + whole, slots + whole);
   }
   if constexpr (NeedX) {
     for (int n = 0; n < N; ++n) {
@@ -280,8 +281,8 @@ void backward_tile(const BackwardUnit<T>& unit) {
         V dx[N];
         if constexpr (NeedX)
           for (int n = 0; n < N; ++n) dx[n] = opens ? V{} : load<V>(sums + n * L);
-        backward_column<T, L, N, NeedX, NeedValues>(unit, begin, end, all,
-                                                    x_block + (c - column) * width, dx, products);
+        const T* const x = x_block + (c - column) * width;
+        backward_column<T, L, N, NeedX, NeedValues>(unit, begin, end, all, x, dx, products);
         if constexpr (NeedX) {
           T* const out = ends ? dx_block + (c - column) * width : sums;
           for (int n = 0; n < N; ++n) *reinterpret_cast<V*>(out + n * L) = dx[n];
@@ -294,14 +295,162 @@ void backward_tile(const BackwardUnit<T>& unit) {
   if constexpr (NeedValues) products.finish();
 }
 
+// ---- The same where values and their gradients have been brought into column order
+//
+// The targets are next to each other, and sums are best formed in small groups.
+
+// Vectors of products that wait for their horizontal sums.  Among multiply-adds that accumulate,
+// these would hold up the chains, so they are formed in runs of their own.
+template <typename T, int L>
+struct OrderedProducts {
+  static constexpr int kGroupSize = kGroup<T, L>;
+  static constexpr int kRun = 64;
+  Vector<T, L> waiting[2 * kRun + kGroupSize];
+  int count;
+  T* target;
+
+  // Room for `more` products, at most kRun.
+  REGROW_INLINE Vector<T, L>* room(int more) {
+    if (count + more > 2 * kRun) flush();
+    Vector<T, L>* const first = waiting + count;
+    count += more;
+    return first;
+  }
+  REGROW_INLINE void flush() {
+    const int groups = count / kGroupSize;
+    for (int i = 0; i < groups; ++i) {
+      add_sums<T, L>(waiting + i * kGroupSize, kGroupSize, target);
+      target += kGroupSize;
+    }
+    count -= groups * kGroupSize;
+    for (int i = 0; i < count; ++i) waiting[i] = waiting[groups * kGroupSize + i];
+  }
+  REGROW_INLINE void finish() {
+    flush();
+    for (int i = count; i < kGroupSize; ++i) waiting[i] = Vector<T, L>{};
+    add_sums<T, L>(waiting, count, target);
+  }
+};
+
+// Connections [0, count) of a column, count a multiple of Sets.
+template <typename T, int L, int N, int Sets, bool NeedValues>
+REGROW_INLINE void ordered_run(const T* packed, const int32_t* indices, const T* values,
+                                int64_t count, const Vector<T, L>* x, Vector<T, L> (*dx)[N],
+                                Vector<T, L>* products) {
+  using V = Vector<T, L>;
+  for (int64_t k = 0; k < count; k += Sets) {
+    for (int s = 0; s < Sets; ++s) {
+      const T* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      V product = V{};
+      for (int n = 0; n < N; ++n) {
+        V g = load<V>(p + n * L);
+        // Two products need it: one load, not two that are folded into the multiply-adds.  (Clang
+        // knows no register for half a vector of 128 bits.)
+        if constexpr (NeedValues && L * sizeof(T) != 8) REGROW_KEEP(g);
+        dx[s][n] += values[k + s] * g;
+        if constexpr (NeedValues) product += g * x[n];
+      }
+      if constexpr (NeedValues) products[k + s] = product;
+    }
+  }
+}
+
+template <typename T, int L, int N, bool NeedValues>
+REGROW_INLINE void ordered_column(const T* packed, const int32_t* indices, const T* values,
+                                   int64_t count, const T* x, T* dx, OrderedProducts<T, L>& products) {
+  using V = Vector<T, L>;
+  constexpr int S = backward_sets_for(N, NeedValues);
+  V xs[N], total[S][N];
+  for (int n = 0; n < N; ++n) {
+    for (int s = 0; s < S; ++s) total[s][n] = V{};
+    if constexpr (NeedValues) xs[n] = load<V>(x + n * L);
+  }
+  // Runs start at fixed places of the column, so that its sums do not depend on what came before.
+  for (int64_t k = 0; k < count; k += products.kRun) {
+    const int64_t run = count - k < products.kRun ? count - k : products.kRun;
+    const int64_t whole = run / S * S;
+    V* const out = NeedValues ? products.room(static_cast<int>(run)) : nullptr;
+    ordered_run<T, L, N, S, NeedValues>(packed, indices + k, values + k, whole, xs, total,
+                                                out);
+    if (S > 1 && whole < run)
+      ordered_run<T, L, N, 1, NeedValues>(packed, indices + k + whole, values + k + whole,
+                                                  1, xs, total, out + whole);
+  }
+  for (int n = 0; n < N; ++n) {
+    for (int s = 1; s < S; ++s) total[0][n] += total[s][n];
+    *reinterpret_cast<V*>(dx + n * L) = total[0][n];
+  }
+}
+
+// Gradient of the values only: nothing accumulates, and the sums are best formed at once.
+template <typename T, int L, int N>
+REGROW_INLINE void ordered_values_column(const T* packed, const int32_t* indices, int64_t count, const T* x,
+                                 T* dvalues) {
+  using V = Vector<T, L>;
+  constexpr int G = kGroup<T, L>;
+  V xs[N];
+  for (int n = 0; n < N; ++n) xs[n] = load<V>(x + n * L);
+  const auto product = [&](int64_t k) REGROW_LAMBDA {
+    const T* const p = packed + static_cast<int64_t>(indices[k]) * (L * N);
+    V sum = V{};
+    for (int n = 0; n < N; ++n) sum += load<V>(p + n * L) * xs[n];
+    return sum;
+  };
+  int64_t k = 0;
+  V products[G];
+  for (; k + G <= count; k += G) {
+    for (int i = 0; i < G; ++i) products[i] = product(k + i);
+    add_sums<T, L>(products, G, dvalues + k);
+  }
+  if (k == count) return;
+  for (int i = 0; i < G; ++i) products[i] = k + i < count ? product(k + i) : V{};
+  add_sums<T, L>(products, static_cast<int>(count - k), dvalues + k);
+}
+
+template <typename T, int L, int N, bool NeedX, bool NeedValues>
+void ordered_tile(const BackwardUnit<T>& unit) {
+  constexpr int width = L * N;
+  alignas(64) T x_block[kBlock * width];
+  alignas(64) T dx_block[kBlock * width];
+  OrderedProducts<T, L> products;
+  products.count = 0;
+  products.target = unit.dvalues + unit.t_indptr[unit.first];
+  for (int64_t column = unit.first; column < unit.last; column += kBlock) {
+    const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
+    if constexpr (NeedValues)
+      turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t start = unit.t_indptr[column + c];
+      const int64_t count = unit.t_indptr[column + c + 1] - start;
+      if constexpr (NeedX) {
+        ordered_column<T, L, N, NeedValues>(unit.packed, unit.t_indices + start,
+                                            unit.values + start, count, x_block + c * width,
+                                            dx_block + c * width, products);
+      } else {
+        ordered_values_column<T, L, N>(unit.packed, unit.t_indices + start, count,
+                                       x_block + c * width, unit.dvalues + start);
+      }
+    }
+    if constexpr (NeedX)
+      turn_out(dx_block, width, unit.dx + column, unit.n_in, unit.samples, columns);
+  }
+  if constexpr (NeedX && NeedValues) products.finish();
+}
+
+template <typename T, int L, int N, bool NeedX, bool NeedValues>
+void backward_as(const BackwardUnit<T>& unit) {
+  if (unit.t_perm) return backward_tile<T, L, N, NeedX, NeedValues>(unit);
+  ordered_tile<T, L, N, NeedX, NeedValues>(unit);
+}
+
 template <typename T, int L, int N>
 void backward_any(const BackwardUnit<T>& unit) {
   if (unit.dx && unit.dvalues) {
-    backward_tile<T, L, N, true, true>(unit);
+    backward_as<T, L, N, true, true>(unit);
   } else if (unit.dx) {
-    backward_tile<T, L, N, true, false>(unit);
+    backward_as<T, L, N, true, false>(unit);
   } else {
-    backward_tile<T, L, N, false, true>(unit);
+    backward_as<T, L, N, false, true>(unit);
   }
 }
 

@@ -61,7 +61,7 @@ struct BackwardUnit {
   std::int64_t last;
   std::int32_t width;
   std::int32_t samples;
-  bool accumulate;  // add to dvalues, which hold the sums of earlier samples
+  bool accumulate;  // add to dvalues, which hold sums; always so in column order
   bool far;         // values and dvalues are too large for the second-level cache
   FeatureBlocks<T> blocks;
 };
