@@ -26,6 +26,9 @@ EXTRAS = (
     "transformers",
 )
 
+# What is nothing without its extra says so when it is imported.
+WHOLE = ("regrow.selection",)
+
 
 def run_python(code: str) -> str:
     """Run `code` in a fresh interpreter and return what it prints."""
@@ -57,11 +60,26 @@ import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys({(*EXTRAS, "triton")!r}))  # None makes an import fail
 import regrow
 for module in pkgutil.walk_packages(regrow.__path__, "regrow."):
-    if module.name.rpartition(".")[2] not in ("__main__", "_native"):
+    skipped = module.name.startswith({WHOLE!r}) or module.name.endswith(("__main__", "_native"))
+    if not skipped:
         importlib.import_module(module.name)
         print(module.name)
 """
     assert "regrow.topology" in run_python(code).split()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_needs_an_extra_says_which(name: str) -> None:
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({EXTRAS!r}))
+try:
+    importlib.import_module({name!r})
+except ImportError as error:
+    print(error)
+"""
+    extra = name.rpartition(".")[2]
+    assert f"pip install 'regrow[{extra}]'" in run_python(code)
 
 
 @pytest.mark.parametrize("name", regrow.__all__)

@@ -74,6 +74,7 @@ def _matrix(path: Path, x: Any) -> NDArray[Any]:
     matrix: NDArray[Any] = np.asarray(x.toarray() if hasattr(x, "toarray") else x)
     if matrix.ndim != 2 or matrix.dtype.kind not in "buif":
         raise DataError(
-            f"features of {path} must be a matrix of numbers, got {matrix.dtype} of shape {matrix.shape}"
+            f"features of {path} must be a matrix of numbers, "
+            f"got {matrix.dtype} of shape {matrix.shape}"
         )
     return matrix

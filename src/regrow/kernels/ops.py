@@ -308,8 +308,10 @@ def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | Non
     if weight is not None and (need_x or need_values):
         if need_values:
             capture.record(values, x, grad)
-        wanted = need_x, need_values
-        dx, dvalues = _dense_backward(grad, x, values, *operands[:2], *wanted, weight=weight)
+        indptr, indices = operands[:2]
+        dx, dvalues = _dense_backward(
+            grad, x, values, indptr, indices, need_x, need_values, weight=weight
+        )
     elif need_x or need_values:
         dx, dvalues = backward(
             grad.contiguous(), x, values, *operands, ctx.compute, need_x, need_values

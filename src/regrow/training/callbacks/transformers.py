@@ -17,7 +17,7 @@ try:
     from transformers import TrainerCallback
     from transformers.trainer_callback import ExportableState
 except ImportError:
-    TrainerCallback = ExportableState = object
+    TrainerCallback, ExportableState = (type(name, (), {}) for name in ("Callback", "State"))
 
 
 class EvolutionCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
