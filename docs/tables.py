@@ -96,13 +96,13 @@ def _figures(figures: dict[str, Any], dense: dict[str, Any], task: str) -> list[
     if not scores:
         return ["diverged", *[""] * 5]
     lost = f" ({figures['diverged']} diverged)" if "diverged" in figures else ""
-    seconds = figures["processor_seconds_per_epoch"]
+    whole, own = (found.get("processor_seconds_per_epoch") for found in (dense, figures))
     return [
         _score(scores, task) + lost,
         _score(figures["test_score_at_best"], task),
         f"{figures['connections']:,}",
         _fewer(_flops(dense), _flops(figures), "fewer"),
-        _fewer(dense["processor_seconds_per_epoch"], seconds, "faster"),
+        _fewer(whole, own, "faster") if whole and own else "not measured",
         f"{figures['learning_rate']:g}",
     ]
 
@@ -112,7 +112,8 @@ def experiment_note(name: str) -> str:
     runs = _read(name)
     first = next(iter(runs.values()))
     rows, machine = first["rows"], first["machine"]
-    seeds = max(len(a["test_score"]) for found in runs.values() for a in found["arms"].values())
+    counts = sorted({found["seeds"] for found in runs.values()})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     what = "windows of text" if first["task"] == "language" else "images"
     return (
         f"{rows['train']:,} {what} to train on, {rows['validation']:,} to validate and "
