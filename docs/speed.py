@@ -88,7 +88,7 @@ def peers() -> str:
         ratios: dict[str, list[float]] = {peer: [] for peer in (*PEERS, "better")}
         slower = []
         for row in table:
-            ms = {name: times["step"] for name, times in row["milliseconds"].items()}
+            ms = {name: times["best_step"] for name, times in row["milliseconds"].items()}
             given = {peer: ms[peer] / ms["regrow"] for peer in PEERS if peer in ms}
             given["better"] = min(given["torch csr"], given["scipy"])
             for peer, ratio in given.items():
@@ -118,7 +118,7 @@ def products() -> str:
 
 
 def _product(row: dict[str, Any]) -> list[str]:
-    ms = {name: times["step"] for name, times in row["milliseconds"].items()}
+    ms = {name: times["best_step"] for name, times in row["milliseconds"].items()}
     cells = (f"{ms[peer] / ms['regrow']:.2f}x" if peer in ms else "no memory" for peer in PEERS)
     return [row["shape"].replace("x", " x "), f"{row['density']:g}", f"{ms['regrow']:.2f}", *cells]
 
@@ -131,15 +131,15 @@ def steps() -> str:
     worst = math.inf
     for threads, table in found["threads"].items():
         for row in table:
-            ms, adam = row["milliseconds"], row["optimizer"]
+            ms, adam = row["best"], row["optimizer"]
             worst = min(worst, ms["dense"] / ms["auto"])
             ratios = (f"{ms['dense'] / ms[name]:.2f}x" for name in ("masked", "csr", "auto"))
             cells = [threads, row["shape"].replace("x", " x "), f"{row['density']:g}"]
             cells += [f"{ms['dense']:.2f}", *ratios, row["chosen"]["auto"]]
             rows.append([*cells, f"{adam['dense']:.2f} / {adam['csr']:.2f}"])
     return (
-        f"{_lines(rows)}\n\nTimes of the dense layer by those of the others, batch "
-        f"{found['batch']}. `auto` at its worst: {worst:.2f}x. {_machine(found)}."
+        f"{_lines(rows)}\n\nTimes of the dense layer by those of the others, the shortest of all "
+        f"rounds, batch {found['batch']}. `auto` at its worst: {worst:.2f}x. {_machine(found)}."
     )
 
 
@@ -282,8 +282,7 @@ def draw_break_even() -> None:
     for shape in dict.fromkeys(row["shape"] for row in found["threads"]["1"]):
         rows = [row for row in found["threads"]["1"] if row["shape"] == shape]
         points = [
-            Point(row["density"], row["milliseconds"], row["best"], row["chosen"]["auto"])
-            for row in rows
+            Point(row["density"], row["best"], row["best"], row["chosen"]["auto"]) for row in rows
         ]
         n_in, n_out = (int(n) for n in shape.split("x"))
         curves.append(Curve(n_out, n_in, points))

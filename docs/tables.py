@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{page}.md" for page in ("results", "catalogue", "measure", "structured")),
+    *(
+        ROOT / "docs" / f"{page}.md"
+        for page in ("concepts", "results", "catalogue", "measure", "speed", "structured")
+    ),
 )
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -164,7 +167,19 @@ def resume_note() -> str:
     return f"Killed with SIGKILL {len(found['kills'])} times and resumed each time: {same}."
 
 
+def exactness_note() -> str:
+    """How many random updates were checked, and how many differed."""
+    found = _read("exactness")
+    differ = "none differed" if not found["differences"] else f"{found['differences']} differed"
+    return (
+        f"{found['updates']:,} updates of {found['compositions']:,} random compositions, in which "
+        f"{found['moved']:,} connections were dropped or grown: {differ}. "
+        f"{found['refused']:,} further compositions were refused with a reason."
+    )
+
+
 TABLES = {
+    "exactness": exactness_note,
     "fashion": lambda: _run("fashion-mnist", "fashion-mnist-timing"),
     "digits": lambda: _run("digits", "digits"),
     "tutorial": tutorial_note,
@@ -177,6 +192,7 @@ TABLES = {
     **runpy.run_path(str(ROOT / "docs" / "catalogue.py"))["TABLES"],
     **runpy.run_path(str(ROOT / "docs" / "structured.py"))["TABLES"],
     **runpy.run_path(str(ROOT / "docs" / "measures.py"))["TABLES"],
+    **runpy.run_path(str(ROOT / "docs" / "speed.py"))["TABLES"],
 }
 
 
