@@ -268,6 +268,9 @@ def draw_roofline() -> None:
             axes.scatter([at] * len(rates), rates, s=7, color=COLOURS[colour], label=label)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_xticks([0.1, 0.5, 1, 5], labels=["0.1", "0.5", "1", "5"])
+        axes.set_yticks([1, 10, 100], labels=["1", "10", "100"])
+        axes.minorticks_off()
         axes.legend(fontsize=7, frameon=False, loc="lower right")
         figure.savefig(ROOT / "docs" / "images" / "roofline.svg")
 
