@@ -249,12 +249,13 @@ def closed(layer: regrow.layers.SparseLayer) -> int:
 def seed_matters(method: Method) -> bool | None:
     """Whether another seed gives another topology: surely, surely not, or None if it depends."""
     drop, grow = scores(method)
-    chance = method.grow == "random" or method.start != "zero" or method.drop == "random"
+    random_growth = grow.score is None and grow.place is None
+    chance = random_growth or method.start != "zero" or method.drop == "random"
     if method.every is None or not (chance or grow.place or method.regrow == "replace"):
         return False
     fraction = method.fraction(EVERY, UNTIL) if callable(method.fraction) else method.fraction
-    full = method.density is not None
-    return True if chance and fraction > 0 and drop.count is None and not full else None
+    sure = chance and fraction > 0 and drop.count is None and method.density is None
+    return True if sure else None
 
 
 def turning(*axes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -508,6 +509,10 @@ def test_the_seed_decides_and_nothing_else(method: str) -> None:
 def test_every_drop_rule_goes_with_every_grow_rule(drop: str) -> None:
     for grow, rule in sorted(GROW_SCORES.items()):
         method = Method("pair", drop=drop, grow=grow, every=EVERY, fraction=0.3)
+        if rule.partner not in (None, DROP_SCORES[drop]):
+            with pytest.raises(ValueError, match="grow of pair goes with its own drop score alone"):
+                Case(method)
+            continue
         case = Case(method, optimizer_name="momentum")
         first = case.nnz()
         for _ in range(2 * EVERY):

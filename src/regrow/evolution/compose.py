@@ -53,6 +53,11 @@ def scores(method: Method) -> tuple[DropScore, GrowScore]:
     if not isinstance(grow, GrowScore):
         own = GrowScore(grow, gradient=True)
         grow = next((g for g in GROW_SCORES.values() if grow in (g.score, g.place)), own)
+    if grow.partner is not None and grow.partner is not drop:
+        raise ValueError(
+            f"grow of {method.name} goes with its own drop score alone and needs that one, "
+            f"got {method.drop!r}"
+        )
     if grow.place is not None and (method.scope != "layer" or method.unit != "element"):
         raise ValueError(
             f"grow of {method.name} names the positions of a layer itself and needs scope layer "

@@ -75,6 +75,7 @@ class NeuronPruning:
         )
         self.grow = GrowScore(
             place=self._place,
+            partner=self.drop,
             says="Uniformly at random, but at no hidden neuron that `neuron-pruning` has removed."
             + _REFERENCE,
         )

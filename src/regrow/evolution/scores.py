@@ -67,6 +67,7 @@ class GrowScore:
             every position. It works where a layer is one budget of single connections.
         exact: Whether as many are grown as were asked for; False grows each free position by
             the toss of a coin, as some published codes do, so that this is the number on average.
+        partner: The one drop score that it goes with; None goes with all.
         tracks: Trackers that it reads.
         says: What it does, in one line, where the function has no docstring that says it.
     """
@@ -78,6 +79,7 @@ class GrowScore:
     seen: bool = False
     place: PlaceFunction | None = None
     exact: bool = True
+    partner: DropScore | None = None
     tracks: tuple[Tracker, ...] = ()
     says: str = ""
 
