@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ import regrow
 from regrow import Evolution, Method
 from regrow.evolution import UpdateRecord
 from regrow.evolution.compose import scores
+from regrow.evolution.methods import _METHODS
 from regrow.evolution.schedules import Adaptive
 from regrow.evolution.scores import DROP_SCORES, GROW_SCORES
 from regrow.kernels import native, ops, reference
@@ -520,3 +523,21 @@ def test_every_drop_rule_goes_with_every_grow_rule(drop: str) -> None:
             if record is not None and rule.exact:
                 assert record.dropped == record.grown, grow
                 assert case.nnz() == first, grow
+
+
+def test_the_rule_of_the_docs_passes_as_it_stands() -> None:
+    """The page on a rule of one's own registers one; nothing else is needed for this suite."""
+    known = [set(registry) for registry in (DROP_SCORES, GROW_SCORES, _METHODS)]
+    page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
+    try:
+        scope: dict[str, object] = {"__name__": "__main__"}
+        for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+            exec(compile(block, "extend.md", "exec"), scope)
+        assert "spread" in regrow.methods()
+        for turn, kind in enumerate(MODELS):
+            optimizer = list(OPTIMIZERS)[turn % len(OPTIMIZERS)]
+            test_every_update_is_exact("spread", kind, optimizer, 0.3, COMPUTES[turn % 2])
+    finally:
+        for registry, names in zip((DROP_SCORES, GROW_SCORES, _METHODS), known, strict=True):
+            for name in set(registry) - names:
+                del registry[name]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regrow.evolution.budgets import Parts
 from regrow.evolution.drop import Importance, input_strength
-from regrow.evolution.growth import best_free, best_in_parts, random_together, single, tiles
+from regrow.evolution.growth import best_free, best_in_parts, each_tile, random_together, single
 from regrow.evolution.scores import (
     GROW_SCORES,
     GrowFunction,
@@ -267,8 +267,11 @@ def by_input(revived: float) -> GrowScore:
     def place(site: Site, taken: Topology, count: int) -> Tensor:
         columns = taken.matrix_shape[1]
         largest = site.values.new_full((columns,), -torch.inf)
-        for tile, _, _ in tiles(site, gradient, single(site)):
-            largest = torch.maximum(largest, tile.view(-1, columns).amax(0))
+
+        def take(tile: Tensor, first: int, last: int) -> None:
+            torch.maximum(largest, tile.view(-1, columns).amax(0), out=largest)
+
+        each_tile(take, site, gradient, single(site))
         active = taken.degrees()[1] > 0
         idle = (~active).nonzero().view(-1)
         again = idle[largest[idle].argsort(descending=True)[: round(revived * idle.numel())]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -66,36 +66,43 @@ def random_in_parts(
     return parts.turned_back(found, *taken.matrix_shape)
 
 
-def tiles(
-    site: Site, score: GrowFunction, units: Units, rows: slice | None = None
-) -> Iterator[tuple[Tensor, int, int]]:
-    """Scores of all positions of a layer, whole rows of units at a time.
+def each_tile(
+    take: Callable[[Tensor, int, int], None],
+    site: Site,
+    score: GrowFunction,
+    units: Units,
+    rows: slice | None = None,
+) -> None:
+    """Go through the scores of all positions of a layer, some whole rows of units at a time.
 
     Args:
+        take: Gets the scores of each tile, its first row, and the row after its last, counted
+            from the first of ``rows``.
         site: The layer.
         score: The grow score.
         units: Its units.
         rows: Rows of units to go through; all if None.
-
-    Yields:
-        Scores of units, first row, and the row after the last.
-
-    Raises:
-        ValueError: The score does not return one number for each candidate.
     """
-    columns = site.topology.matrix_shape[1]
-    block, rows = units.block, rows or slice(0, units.shape[0])
-    height = max(1, TILE // (columns * block.rows))
+    rows = rows or slice(0, units.shape[0])
+    height = max(1, TILE // (site.topology.matrix_shape[1] * units.block.rows))
     for first in range(rows.start, rows.stop, height):
         last = min(rows.stop, first + height)
-        candidates = Candidates(columns, block=slice(first * block.rows, last * block.rows))
-        tile = score(site, candidates)
-        if tile.numel() != len(candidates):
-            raise ValueError(
-                f"grow score in {site.path} must have one number for each of "
-                f"{len(candidates)} candidates, got {tuple(tile.shape)}"
-            )
-        yield units.pooled_rows(tile.detach().reshape(-1)), first, last
+        # Nothing holds on to a tile, so that the next one takes its place in memory.
+        take(_scored(site, score, units, first, last), first - rows.start, last - rows.start)
+
+
+def _scored(site: Site, score: GrowFunction, units: Units, first: int, last: int) -> Tensor:
+    block = units.block
+    candidates = Candidates(
+        site.topology.matrix_shape[1], block=slice(first * block.rows, last * block.rows)
+    )
+    tile = score(site, candidates)
+    if tile.numel() != len(candidates):
+        raise ValueError(
+            f"grow score in {site.path} must have one number for each of "
+            f"{len(candidates)} candidates, got {tuple(tile.shape)}"
+        )
+    return units.pooled_rows(tile.detach().reshape(-1))
 
 
 def best_free(
@@ -118,12 +125,13 @@ def best_free(
 
     Returns:
         Scores ``[count]`` and flat positions int64 ``[count]``.
+
+    Raises:
+        ValueError: The score does not return one number for each candidate.
     """
     best = Highest(taken, count)
     if count:
-        start = rows.start if rows else 0
-        for tile, first, last in tiles(site, score, units or single(site), rows):
-            best.offer(tile, first - start, last - start)
+        each_tile(best.offer, site, score, units or single(site), rows)
     return best.found()
 
 
@@ -187,8 +195,7 @@ def best_in_parts(
     if whole_rows and len(counts) < rows:
         return _best_in_few(site, taken, parts, counts, score, units)
     pool = _Pool(parts, taken, counts)
-    for tile, first, last in tiles(site, score, units):
-        pool.offer(tile, first, last)
+    each_tile(pool.offer, site, score, units)
     return pool.found()
 
 
