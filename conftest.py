@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+# Nothing to collect: programs that a test starts in a process of their own.
+collect_ignore = ["tests/kernels/triton_interpreted.py"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Store decisions about compute in a folder of this run."""
