@@ -302,6 +302,24 @@ def test_copies_share_and_pickles_are_equal() -> None:
     assert torch.load(buffer, weights_only=False) == topology
 
 
+def test_only_some_connections_or_more_of_them() -> None:
+    topology = at(1, 2, 8)
+    assert topology.kept(torch.tensor([True, False, True])) == at(1, 8)
+    assert topology.joined(torch.tensor([11, 0])) == at(0, 1, 2, 8, 11)
+    assert topology == at(1, 2, 8)
+    with pytest.raises(ValueError, match="must be distinct, got 2"):
+        topology.joined(torch.tensor([2]))
+    with pytest.raises(ValueError, match="keep of a topology must be"):
+        topology.kept(torch.tensor([True]))
+
+
+def test_sums_over_rows_and_columns() -> None:
+    topology = at(1, 2, 8, 11)  # of 3 x 4: (0, 1), (0, 2), (2, 0), (2, 3)
+    values = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    assert topology.sums(values, 0).tolist() == [3.0, 0.0, 12.0]
+    assert topology.sums(values, 1).tolist() == [4.0, 1.0, 2.0, 8.0]
+
+
 def test_to_the_device_where_it_is_is_itself() -> None:
     assert hand.to("cpu") is hand
     assert hand.device == torch.device("cpu")

@@ -267,10 +267,7 @@ def strength(site: Site) -> tuple[Tensor, Tensor]:
         One number per row and one per column.
     """
     size, topology = site.values.abs(), site.topology
-    rows, columns = (size.new_zeros(n) for n in topology.matrix_shape)
-    rows.index_add_(0, topology.rows, size)
-    columns.index_add_(0, topology.csr()[1].long(), size)
-    return rows, columns
+    return topology.sums(size, 0), topology.sums(size, 1)
 
 
 @described

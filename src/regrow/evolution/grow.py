@@ -85,14 +85,14 @@ def momentum_by_neuron(decay: float, history: int, least: int) -> GrowScore:
     def place(site: Site, taken: Topology, count: int) -> Tensor:
         rows, columns = taken.matrix_shape
         own = score(site, Candidates(columns, positions=site.topology.positions))
-        mean = own.new_zeros(rows).index_add_(0, site.topology.rows, own)
+        mean = site.topology.sums(own, 0)
         mean /= site.topology.degrees()[0].clamp(min=1)
         share = (mean / mean.sum() * count).nan_to_num(0.0).floor()
         wanted = torch.where(share >= least, share, 0).long()
         wanted = wanted.minimum(columns - taken.degrees()[0]).cpu()
         parts = Parts(torch.arange(rows + 1) * columns)
         first = best_in_parts(site, taken, parts, wanted, score)
-        rest = best_free(site, beside(taken, first), count - first.numel(), score)[1]
+        rest = best_free(site, taken.joined(first), count - first.numel(), score)[1]
         return torch.cat([first, rest])
 
     return GrowScore(gradient=True, history=history, place=place)
@@ -114,7 +114,7 @@ def mix(share: float, rule: GrowFunction, gradient: bool = True) -> GrowScore:
 
     def place(site: Site, taken: Topology, count: int) -> Tensor:
         best = best_free(site, taken, int(share * count), rule)[1]
-        return torch.cat([best, random_free(site, beside(taken, best), count - best.numel())])
+        return torch.cat([best, random_free(site, taken.joined(best), count - best.numel())])
 
     return GrowScore(gradient=gradient, place=place)
 
@@ -139,7 +139,7 @@ def sampled(size: float, guided: bool) -> GrowScore:
         drawn = _guided(site, taken, asked) if guided else taken.positions[:0]
         free = taken.shape.numel() - taken.nnz - drawn.numel()
         fill = min(free, max(0, (count if guided else asked) - drawn.numel()))
-        drawn = torch.cat([drawn, random_free(site, beside(taken, drawn), fill)])
+        drawn = torch.cat([drawn, random_free(site, taken.joined(drawn), fill)])
         found = site.gradient(Candidates(columns, positions=drawn)).abs_()
         return drawn[found.sort(descending=True, stable=True).indices[:count]]
 
@@ -289,12 +289,6 @@ def by_input(revived: float) -> GrowScore:
 def random_free(site: Site, taken: Topology, count: int) -> Tensor:
     """Free positions drawn uniformly without replacement; for rules that place."""
     return random_together([taken], count, site.generator)[0]
-
-
-def beside(taken: Topology, positions: Tensor) -> Topology:
-    """What is taken once these free positions are, too."""
-    stay = torch.ones(taken.nnz, dtype=torch.bool, device=taken.device)
-    return taken.rewire(stay, positions).topology
 
 
 # Entries with a number in them, as their papers or the studies of them have it.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regrow.evolution.drop import sign_split, strength
-from regrow.evolution.grow import beside, random_free
+from regrow.evolution.grow import random_free
 from regrow.evolution.scores import (
     DROP_SCORES,
     GROW_SCORES,
@@ -125,7 +125,7 @@ class NeuronPruning:
         found = random_free(site, part, min(count, height * width - part.nnz))
         found = places[0][found // width] * taken.matrix_shape[1] + places[1][found % width]
         # Where those that are left have no room, others grow after all.
-        return torch.cat([found, random_free(site, beside(taken, found), count - found.numel())])
+        return torch.cat([found, random_free(site, taken.joined(found), count - found.numel())])
 
 
 _REFERENCE = """

@@ -19,7 +19,7 @@ from regrow.kernels import (
     reference_convolution,
 )
 from regrow.kernels.geometry import Geometry
-from regrow.kernels.operator import differentiable
+from regrow.kernels.operator import differentiable, filled, filled_fake
 
 Both = tuple[Tensor | None, Tensor | None]
 
@@ -121,8 +121,7 @@ def _conv_backward(
         capture.record(values, x, grad)
     compute = _resolve(compute, x, values, indptr, indices, geometry, True)
     dx, dvalues = _both(compute, grad, x, values, indptr, indices, geometry, need_x, need_values)
-    empty = x.new_empty(0), values.new_empty(0)
-    return empty[0] if dx is None else dx, empty[1] if dvalues is None else dvalues
+    return filled(dx, dvalues, x, values)
 
 
 def _forward(
@@ -240,9 +239,7 @@ def _fake(x, values, bias, indptr, indices, *options):  # type: ignore[no-untype
 
 def _backward_fake(grad, x, values, *rest):  # type: ignore[no-untyped-def]
     need_x, need_values = rest[-2:]
-    dx = x.new_empty(x.shape) if need_x else x.new_empty(0)
-    dvalues = values.new_empty(values.shape) if need_values else values.new_empty(0)
-    return dx, dvalues
+    return filled_fake(x, values, need_x, need_values)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:

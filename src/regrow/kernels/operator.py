@@ -85,6 +85,24 @@ def differentiable(
     return apply
 
 
+def filled(
+    dx: Tensor | None, dvalues: Tensor | None, x: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of input and values as an operator returns them: one that is not there is empty."""
+    return (
+        x.new_empty(0) if dx is None else dx,
+        values.new_empty(0) if dvalues is None else dvalues,
+    )
+
+
+def filled_fake(
+    x: Tensor, values: Tensor, need_x: bool, need_values: bool
+) -> tuple[Tensor, Tensor]:
+    """Shapes of what ``filled`` returns, from which gradients are wanted."""
+    dx = x.new_empty(x.shape) if need_x else None
+    return filled(dx, values.new_empty(values.shape) if need_values else None, x, values)
+
+
 def watched() -> bool:
     """Whether something looks at the operators that are called, so that they must be called."""
     if torch.compiler.is_compiling():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regrow.kernels import capture, dispatch, native, reference
-from regrow.kernels.operator import differentiable
+from regrow.kernels.operator import differentiable, filled, filled_fake
 
 Backward = Callable[..., tuple[Tensor, Tensor]]
 
@@ -125,8 +125,7 @@ def _linear_backward(
         dx, dvalues = _dense_backward(grad, x, values, indptr, indices, need_x, need_values)
     else:
         dx, dvalues = _csr_backward(grad, x, values, operands, need_x, need_values)
-    empty = x.new_empty(0), values.new_empty(0)
-    return empty[0] if dx is None else dx, empty[1] if dvalues is None else dvalues
+    return filled(dx, dvalues, x, values)
 
 
 def _linear_keeping(ctx: Any, *inputs: Any) -> Tensor:
@@ -289,9 +288,7 @@ def _linear_backward_fake(
     need_x: bool,
     need_values: bool,
 ) -> tuple[Tensor, Tensor]:
-    dx = x.new_empty(x.shape) if need_x else x.new_empty(0)
-    dvalues = values.new_empty(values.shape) if need_values else values.new_empty(0)
-    return dx, dvalues
+    return filled_fake(x, values, need_x, need_values)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
@@ -321,13 +318,15 @@ def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | Non
     return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
 
 
-def _linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
+def linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    """FLOPs of the product of a batch and a sparse weight, from the shapes of both."""
     return 2 * int(x_shape[0]) * int(values_shape[0])
 
 
-def _linear_backward_flops(  # type: ignore[no-untyped-def]
+def linear_backward_flops(  # type: ignore[no-untyped-def]
     grad_shape, x_shape, values_shape, *args, **kwargs
 ) -> int:
+    """FLOPs of the gradients that are wanted; what is wanted comes last of the arguments."""
     need_x, need_values = args[-2:]
     return 2 * int(x_shape[0]) * int(values_shape[0]) * (bool(need_x) + bool(need_values))
 
@@ -337,7 +336,7 @@ linear = differentiable(
     _linear,
     _linear_backward,
     fakes=(_linear_fake, _linear_backward_fake),
-    flops=(_linear_flops, _linear_backward_flops),
+    flops=(linear_flops, linear_backward_flops),
     setup=_setup_context,
     gradients=_gradients,
     keeping=_linear_keeping,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from regrow.kernels import capture, dispatch, native, native_structured, ops, reference_structured
-from regrow.kernels.operator import differentiable
+from regrow.kernels.operator import differentiable, filled, filled_fake
 from regrow.topology import Topology
 from regrow.topology.structure import BlockStructure, NofMStructure, Structure
 
@@ -165,8 +165,7 @@ def _structured_backward(
         dx, dvalues = ops._csr_backward(grad, x, values, operands, *wanted)
     else:
         dx, dvalues = _backward(grad, x, values, parts, kind, form, *wanted)
-    empty = x.new_empty(0), values.new_empty(0)
-    return empty[0] if dx is None else dx, empty[1] if dvalues is None else dvalues
+    return filled(dx, dvalues, x, values)
 
 
 def _forward(
@@ -307,9 +306,7 @@ def _backward_fake(
     need_x: bool,
     need_values: bool,
 ) -> tuple[Tensor, Tensor]:
-    dx = x.new_empty(x.shape) if need_x else x.new_empty(0)
-    dvalues = values.new_empty(values.shape) if need_values else values.new_empty(0)
-    return dx, dvalues
+    return filled_fake(x, values, need_x, need_values)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
@@ -338,17 +335,6 @@ def _gradients(ctx: Any, grad: Tensor, backward: Callable[..., Any]) -> tuple[Te
     return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
 
 
-def _flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
-    return 2 * int(x_shape[0]) * int(values_shape[0])
-
-
-def _backward_flops(  # type: ignore[no-untyped-def]
-    grad_shape, x_shape, values_shape, *args, **kwargs
-) -> int:
-    need_x, need_values = args[-2:]
-    return 2 * int(x_shape[0]) * int(values_shape[0]) * (bool(need_x) + bool(need_values))
-
-
 def parts_of(topology: Topology) -> Tensors:
     """The five parts that the operator takes."""
     parts = topology.parts()
@@ -360,7 +346,7 @@ structured = differentiable(
     _structured,
     _structured_backward,
     fakes=(_fake, _backward_fake),
-    flops=(_flops, _backward_flops),
+    flops=(ops.linear_flops, ops.linear_backward_flops),
     setup=_setup_context,
     gradients=_gradients,
 )

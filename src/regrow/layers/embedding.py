@@ -163,14 +163,11 @@ def _without_row(
     keep = topology.rows != row
     moved = topology.nnz - int(keep.sum())
     own = torch.arange(row * columns, (row + 1) * columns)
-    none = own[:0]
-    rest = topology.rewire(keep, none).topology
-    taken = rest.rewire(torch.ones(rest.nnz, dtype=torch.bool), own).topology
+    rest = topology.kept(keep)
+    taken = rest.joined(own)
     free = taken.shape.numel() - taken.nnz
     ranks = sample_distinct(free, min(moved, free), generator)
-    return rest.rewire(
-        torch.ones(rest.nnz, dtype=torch.bool), free_positions(taken, ranks)
-    ).topology
+    return rest.joined(free_positions(taken, ranks))
 
 
 class _EmbeddingConversion:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from regrow.evolution import Evolution
-from regrow.evolution.growth import TILE
+from regrow.evolution.growth import best_free, each_tile, single
 from regrow.evolution.site import Candidates, Site
 from regrow.layers import SparseLinear
 from regrow.selection.classes import encoded
 from regrow.selection.rows import Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 from regrow.topology import Topology
-from regrow.topology.select import Highest, without_nearest_zero
+from regrow.topology.select import without_nearest_zero
 
 # Rows whose gradient decides where to grow; more say little more and cost time.
 _PROBED = 2000
@@ -187,7 +186,7 @@ class NeuroFS(FeatureSelector):
         if count == 0:
             return
         keep = without_nearest_zero(site.values, count)
-        left = without(site.topology, keep)
+        left = site.topology.kept(keep)
         evolution.rewire(site.path, keep, self._grown(site, left, count, random))
 
     def _grown(
@@ -199,24 +198,20 @@ class NeuroFS(FeatureSelector):
         active: Tensor | None = None,
     ) -> Tensor:
         """The free positions that promise most, of active inputs only if these are given."""
-        best = Highest(taken, count)
-        for promise, start, stop in self._promises(site, random):
-            if active is not None:
-                promise.masked_fill_(~active, -torch.inf)
-            best.offer(promise.reshape(-1), start, stop)
-        return best.found()[1]
 
-    def _promises(self, site: Site, random: torch.Generator) -> Iterator[tuple[Tensor, int, int]]:
-        """What each position of some rows promises ``[rows, columns]``, and which rows they are."""
-        height, width = site.topology.matrix_shape
-        step = max(1, TILE // width)
-        for start in range(0, height, step):
-            stop = min(height, start + step)
-            if self.growth == "random":
-                yield torch.rand(stop - start, width, generator=random), start, stop
-            else:
-                tile = site.gradient(Candidates(width, block=slice(start, stop)))
-                yield tile.reshape(-1, width).abs(), start, stop
+        def score(site: Site, candidates: Candidates) -> Tensor:
+            promise = self._promise(site, candidates, random)
+            if active is not None:
+                promise.view(-1, len(active)).masked_fill_(~active, -torch.inf)
+            return promise
+
+        return best_free(site, taken, count, score)[1]
+
+    def _promise(self, site: Site, candidates: Candidates, random: torch.Generator) -> Tensor:
+        """What each candidate promises."""
+        if self.growth == "random":
+            return torch.rand(len(candidates), generator=random)
+        return site.gradient(candidates).abs()
 
     def _evolve_inputs(
         self,
@@ -239,18 +234,25 @@ class NeuroFS(FeatureSelector):
             keep[site.values.abs().argmax()] = True
         grown = torch.empty(0, dtype=torch.int64)
         if back:
-            best = [promise.amax(0) for promise, *_ in self._promises(site, random)]
-            inputs.restore(torch.stack(best).amax(0), back)
-            left = without(site.topology, keep)
+            inputs.restore(self._worth(site, random), back)
+            left = site.topology.kept(keep)
             room = int(inputs.active.sum()) * site.topology.matrix_shape[0] - left.nnz
             count = min(connections - left.nnz, room)
             grown = self._grown(site, left, count, random, inputs.active)
         evolution.rewire(site.path, keep, grown)
 
+    def _worth(self, site: Site, random: torch.Generator) -> Tensor:
+        """The most that a position of each input promises ``[columns]``."""
+        best = torch.full((site.topology.matrix_shape[1],), -torch.inf)
 
-def without(topology: Topology, keep: Tensor) -> Topology:
-    """The connections that stay."""
-    return topology.rewire(keep, torch.empty(0, dtype=torch.int64)).topology
+        def take(tile: Tensor, first: int, last: int) -> None:
+            torch.maximum(best, tile.view(last - first, -1).amax(0), out=best)
+
+        def score(site: Site, candidates: Candidates) -> Tensor:
+            return self._promise(site, candidates, random)
+
+        each_tile(take, site, score, single(site))
+        return best
 
 
 @dataclass

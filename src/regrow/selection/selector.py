@@ -63,9 +63,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         found = importance.detach().to("cpu", torch.float64).numpy().copy()
         found[constant] = 0.0
         self.feature_importances_ = found
-        ranking = np.empty(len(found), dtype=np.int64)
-        ranking[np.argsort(-found, kind="stable")] = np.arange(1, len(found) + 1)
-        self.ranking_ = ranking
+        self.ranking_ = ranks(found)
 
     def _count(self, features: int) -> int:
         """How many features to keep of this many."""
@@ -105,7 +103,18 @@ def input_strength(layer: SparseLayer, keep: Tensor | None = None) -> Tensor:
         sparse training for autoencoders", 2022.
     """
     size = layer.values.detach().abs()
-    columns = layer.topology.csr()[1]
-    if keep is not None:
-        size, columns = size[keep], columns[keep]
-    return size.new_zeros(layer.topology.matrix_shape[1]).index_add_(0, columns, size)
+    return layer.topology.sums(size if keep is None else size * keep, axis=1)
+
+
+def ranks(importances: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rank of every feature in every row, 1 the best; of equal ones the first is better.
+
+    Args:
+        importances: ``[..., features]``.
+
+    Example:
+        >>> ranks(np.array([[0.1, 0.7, 0.2], [0.5, 0.0, 0.5]])).tolist()
+        [[3, 1, 2], [1, 3, 2]]
+    """
+    order = np.argsort(-importances, axis=-1, kind="stable")
+    return np.asarray(np.argsort(order, axis=-1, kind="stable") + 1)

@@ -7,7 +7,7 @@ import io
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from regrow.selection import WAST, NeuroFS, NeuronAttribution, QuickSelection
 from regrow.selection.baselines import BASELINES
 from regrow.selection.evaluation import accuracy
 from regrow.selection.features import Features
-from regrow.selection.selector import FeatureSelector
+from regrow.selection.selector import FeatureSelector, ranks
 
 SELECTORS: dict[str, type[FeatureSelector]] = {
     "quickselection": QuickSelection,
@@ -107,12 +107,12 @@ class Study:
     @property
     def picked(self) -> NDArray[np.float64]:
         """How often each feature is among the k best of a seed, a share ``[features]``."""
-        return np.asarray((_ranks(self.importances) <= self.options.k).mean(axis=0))
+        return np.asarray((ranks(self.importances) <= self.options.k).mean(axis=0))
 
     @property
     def stability(self) -> float | None:
         """Mean share of features that two seeds have in common (Jaccard); None for one seed."""
-        best = [set(np.flatnonzero(r <= self.options.k)) for r in _ranks(self.importances)]
+        best = [set(np.flatnonzero(r <= self.options.k)) for r in ranks(self.importances)]
         shared = [len(a & b) / len(a | b) for a, b in combinations(best, 2)]
         return float(np.mean(shared)) if shared else None
 
@@ -173,7 +173,7 @@ def study(
         importances.append(_importance(options, seed, table, labels))
         seconds.append(time.perf_counter() - start)
     shares = np.stack(importances)
-    done = Study(features, options, shares, _ranks(shares.mean(axis=0)[None])[0], seconds)
+    done = Study(features, options, shares, ranks(shares.mean(axis=0)), seconds)
     if problem:
         done.notes.append(f"There is no comparison of accuracies: {problem}.")
         return done
@@ -213,7 +213,7 @@ def _compared(done: Study, tell: Callable[[str], None]) -> Study:
         repeats = _seeds(options) if name in ("trees", "chance") else [options.seed]
         done.curves[name] = [curve(BASELINES[name](scored, train[1], s)) for s in repeats]
     everything = accuracy(train, test, np.arange(table.shape[1]))
-    return Study(**{**vars(done), "everything": everything})
+    return replace(done, everything=everything)
 
 
 def write_study(done: Study, folder: Path) -> None:
@@ -222,12 +222,12 @@ def write_study(done: Study, folder: Path) -> None:
     Each file is written whole or not at all.
     """
     names, order = done.features.names, done.ranking.argsort()
-    ranks = _ranks(done.importances)
+    places = ranks(done.importances)
     seeds = list(_seeds(done.options))
     mean = done.importances.mean(axis=0)
     heads = ["rank", "feature", "importance", "picked", *(f"rank_seed_{s}" for s in seeds)]
     lines = (
-        [done.ranking[i], names[i], f"{mean[i]:.6g}", f"{done.picked[i]:.3g}", *ranks[:, i]]
+        [done.ranking[i], names[i], f"{mean[i]:.6g}", f"{done.picked[i]:.3g}", *places[:, i]]
         for i in order
     )
     _write_csv(folder / "ranking.csv", heads, lines)
@@ -248,12 +248,6 @@ def _importance(
     selector = SELECTORS[options.method](options.k, random_state=seed, **more)
     found = selector.fit(table, labels).feature_importances_
     return np.asarray(found / max(float(found.sum()), np.finfo(np.float64).tiny))
-
-
-def _ranks(importances: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rank of every feature in every row, 1 the best."""
-    order = np.argsort(-importances, axis=1, kind="stable")
-    return np.argsort(order, axis=1, kind="stable") + 1
 
 
 def _no_classes(labels: NDArray[Any] | None) -> str | None:

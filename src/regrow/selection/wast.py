@@ -158,7 +158,8 @@ class WAST(FeatureSelector):
             sensed = self.sensitivity * error.detach().abs().mean(0)
             rest = 1 - self.sensitivity
             self._inputs_ += sensed + rest * input_strength(encoder)
-            self._outputs_ += sensed + rest * output_strength(decoder)
+            outgoing = decoder.topology.sums(decoder.values.detach().abs(), axis=0)
+            self._outputs_ += sensed + rest * outgoing
             self._rewire("encoder", encoder, self._inputs_, axis=1)
             self._rewire("decoder", decoder, self._outputs_, axis=0)
 
@@ -169,15 +170,9 @@ class WAST(FeatureSelector):
         room = topology.shape.numel() - topology.nnz
         count = min(round(self.fraction * topology.nnz), topology.nnz - 1, room)
         keep = without_nearest_zero(score, count)
-        left = topology.rewire(keep, torch.empty(0, dtype=torch.int64)).topology
+        left = topology.kept(keep)
         grown = most_important_free(left, importance, count, self._random_, axis)
         self._evolution_.rewire(path, keep, grown)
-
-
-def output_strength(layer: SparseLayer) -> Tensor:
-    """Strength of every output of a layer: the sum of its absolute values ``[rows]``."""
-    size = layer.values.detach().abs()
-    return size.new_zeros(layer.topology.matrix_shape[0]).index_add_(0, layer.topology.rows, size)
 
 
 def most_important_free(

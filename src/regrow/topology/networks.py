@@ -61,16 +61,16 @@ def small_world_topology(
     first = (2 * row + 1) * columns // (2 * rows) - counts // 2
     lattice = Topology(shape, row_of * columns + (first[row_of] + step) % columns)
     stays = torch.rand(connections, generator=generator) >= rewired
-    kept = lattice.rewire(stays, row.new_empty(0)).topology
+    kept = lattice.kept(stays)
     # A place is free for those that move if the lattice left it free, so far as there are enough.
     moving = counts - kept.degrees()[0]
     room = columns - counts
     far, back = moving.minimum(room), (moving - room).clamp_(min=0)
     places = free_positions(lattice, sample_in_groups(room, far, generator))
-    held = kept.rewire(torch.ones(kept.nnz, dtype=torch.bool), places).topology
+    held = kept.joined(places)
     free = columns - held.degrees()[0]
     rest = free_positions(held, sample_in_groups(free, back, generator))
-    return held.rewire(torch.ones(held.nnz, dtype=torch.bool), rest).topology
+    return held.joined(rest)
 
 
 def scale_free_topology(
@@ -121,7 +121,7 @@ def scale_free_topology(
     missing = connections - topology.nnz
     ranks = sample_distinct(rows * columns - topology.nnz, missing, generator)
     places = free_positions(topology, ranks)
-    return topology.rewire(torch.ones(topology.nnz, dtype=torch.bool), places).topology
+    return topology.joined(places)
 
 
 def power_law_degrees(

@@ -274,6 +274,53 @@ class Topology:
         indptr, indices = self.csr()
         return indptr.diff(), torch.bincount(indices, minlength=self.matrix_shape[1])
 
+    def sums(self, values: Tensor, axis: int) -> Tensor:
+        """Add up one number per connection over each row (axis 0) or each column (axis 1).
+
+        Args:
+            values: ``[nnz]``.
+            axis: Which end of a connection it is added to.
+
+        Returns:
+            ``[rows]`` or ``[columns]``.
+
+        Example:
+            >>> topology = Topology((2, 3), torch.tensor([0, 1, 5]))
+            >>> [topology.sums(torch.tensor([1.0, 2.0, 4.0]), axis).tolist() for axis in (0, 1)]
+            [[3.0, 4.0], [1.0, 2.0, 4.0]]
+        """
+        ends = self.csr()[1].long() if axis else self.rows
+        return values.new_zeros(self.matrix_shape[axis]).index_add_(0, ends, values)
+
+    def kept(self, keep: Tensor) -> Topology:
+        """The connections that stay, and no others.
+
+        Args:
+            keep: Which connections stay, bool ``[nnz]``.
+
+        Example:
+            >>> topology = Topology((2, 3), torch.tensor([0, 1, 5]))
+            >>> topology.kept(torch.tensor([True, False, True])).positions
+            tensor([0, 5])
+        """
+        return self.rewire(keep, torch.empty(0, dtype=torch.int64)).topology
+
+    def joined(self, positions: Tensor) -> Topology:
+        """These connections and others.
+
+        Args:
+            positions: Flat positions to add, int64, distinct, none of them taken.
+
+        Raises:
+            ValueError: A position is taken already, repeated, or outside the shape.
+
+        Example:
+            >>> Topology((2, 3), torch.tensor([0, 5])).joined(torch.tensor([2])).positions
+            tensor([0, 2, 5])
+        """
+        everything = torch.ones(self.nnz, dtype=torch.bool, device=self.device)
+        return self.rewire(everything, positions).topology
+
     def to(self, device: torch.device | str) -> Topology:
         """The same topology on another device (itself if it is there already)."""
         if torch.empty(0, device=device).device == self.device:

@@ -19,6 +19,4 @@ def with_positions(topology: Topology, positions: Tensor) -> Topology:
         >>> with_positions(Topology((2, 3), torch.tensor([0, 5])), torch.tensor([5, 2])).positions
         tensor([0, 2, 5])
     """
-    more = positions[~torch.isin(positions, topology.positions)].unique()
-    everything = torch.ones(topology.nnz, dtype=torch.bool, device=topology.device)
-    return topology.rewire(everything, more).topology
+    return topology.joined(positions[~torch.isin(positions, topology.positions)].unique())
