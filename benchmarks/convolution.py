@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from torch import Tensor, nn
 
 import regrow
 from regrow.kernels import native
-from regrow.training.machine import describe_machine
 
 # Input channels, output channels, height and width of the input, stride.
 SHAPES = [
@@ -149,17 +148,9 @@ def main() -> None:
         print(f"\n3x3, batch {options.batch}, {threads} thread(s), {native.isa()}: dense / sparse")
         print(table(rows), flush=True)
         found[threads] = rows
-    if options.json:
-        machine = describe_machine()
-        record = {
-            "batch": options.batch,
-            "rounds": options.rounds,
-            "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
-            "regrow": regrow.__version__,
-            "torch": torch.__version__,
-            "threads": found,
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record.write(
+        options.json, {"batch": options.batch, "rounds": options.rounds}, {"threads": found}
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ import contextlib
 import importlib
 import importlib.util
 import io
-import json
 import statistics
 import sys
 import tempfile
@@ -40,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
 from torch import nn
 from torch.nn import functional
@@ -47,7 +47,6 @@ from torch.nn import functional
 import regrow
 from regrow.kernels import native
 from regrow.topology import allocate, random_topology
-from regrow.training.machine import describe_machine
 
 
 @dataclass(frozen=True)
@@ -240,18 +239,15 @@ def main() -> None:
                 "times": times,
             }
         )
-    if options.json:
-        machine = describe_machine()
-        record = {
+    record.write(
+        options.json,
+        {
             "epsilon": EPSILON,
             "steps_timed": options.steps,
-            "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
             "isa": native.isa() if native.available() else None,
-            "regrow": regrow.__version__,
-            "torch": torch.__version__,
-            "networks": found,
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        },
+        {"networks": found},
+    )
 
 
 if __name__ == "__main__":

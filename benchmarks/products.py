@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import time
 import warnings
@@ -29,12 +28,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from torch import Tensor, nn
 
 import regrow
 from regrow.kernels import native
-from regrow.training.machine import describe_machine
 
 SHAPES = ["784x1000", "1024x1024", "4096x4096"]
 DENSITIES = [0.1, 0.05, 0.01]
@@ -133,20 +132,7 @@ def measure(work: dict[str, Step], seconds: float) -> dict[str, dict[str, float]
     while time.perf_counter() < end or len(times["regrow"]) < 3:
         for name, step in work.items():
             times[name].append(step())
-    found = {}
-    for name, taken in times.items():
-        forward, backward = ([1e3 * part for part in parts] for parts in zip(*taken, strict=True))
-        total = [a + b for a, b in zip(forward, backward, strict=True)]
-        found[name] = {
-            "forward": statistics.median(forward),
-            "backward": statistics.median(backward),
-            "step": statistics.median(total),
-            "best_forward": min(forward),
-            "best_backward": min(backward),
-            "best_step": min(total),
-            "rounds": len(taken),
-        }
-    return found
+    return {name: record.figures(taken) for name, taken in times.items()}
 
 
 def line(row: dict[str, Any], peers: list[str], figure: str) -> str:
@@ -226,16 +212,7 @@ def main() -> None:
         print(f"\n{threads} thread(s), {native.isa()}: times of the peers / times of regrow")
         print(table(rows, peers), flush=True)
         found[threads] = rows
-    if options.json:
-        machine = describe_machine()
-        record = {
-            "seconds": options.seconds,
-            "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
-            "regrow": regrow.__version__,
-            "torch": torch.__version__,
-            "threads": found,
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record.write(options.json, {"seconds": options.seconds}, {"threads": found})
 
 
 if __name__ == "__main__":

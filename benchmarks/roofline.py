@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import os
 import statistics
 import subprocess
@@ -28,11 +27,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 
 import regrow
 from regrow.kernels import native
-from regrow.training.machine import describe_machine
 
 SHAPES = ["784x1000", "1024x1024", "2048x2048", "4096x4096"]
 DENSITIES = [0.1, 0.05, 0.01]
@@ -167,18 +166,11 @@ def main() -> None:
                     ),
                     flush=True,
                 )
-    if options.json:
-        machine = describe_machine()
-        record = {
-            "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
-            "level2_bytes": level2_bytes(),
-            "level2_rate": level2(found),
-            "regrow": regrow.__version__,
-            "torch": torch.__version__,
-            "roof": found,
-            "rows": rows,
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record.write(
+        options.json,
+        {"level2_bytes": level2_bytes(), "level2_rate": level2(found)},
+        {"roof": found, "rows": rows},
+    )
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ disturb less. Before it is timed, each layer is checked against its dense twin.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +34,6 @@ from regrow.topology import (
     nm_topology,
     random_topology,
 )
-from regrow.training.machine import describe_machine
 
 SHAPES = ["1024x1024", "2048x2048", "4096x4096"]
 BATCHES = [128, 512]
@@ -103,21 +101,10 @@ def measure(work: dict[str, tuple[Step, int]], seconds: float) -> dict[str, dict
     while time.perf_counter() < end or len(times["dense"]) < 3:
         for name, (step, _) in work.items():
             times[name].append(step())
-    found = {}
-    for name, taken in times.items():
-        forward, backward = ([1e3 * part for part in parts] for parts in zip(*taken, strict=True))
-        total = [a + b for a, b in zip(forward, backward, strict=True)]
-        found[name] = {
-            "forward": statistics.median(forward),
-            "backward": statistics.median(backward),
-            "step": statistics.median(total),
-            "best_forward": min(forward),
-            "best_backward": min(backward),
-            "best_step": min(total),
-            "index_bytes": work[name][1],
-            "rounds": len(taken),
-        }
-    return found
+    return {
+        name: {**record.figures(taken), "index_bytes": work[name][1]}
+        for name, taken in times.items()
+    }
 
 
 def table(row: dict[str, Any]) -> str:
@@ -168,17 +155,9 @@ def main() -> None:
                     rows.append(row)
                     print(f"{threads} thread(s), {table(row)}", flush=True)
         found[threads] = rows
-    if options.json:
-        machine = describe_machine()
-        record = {
-            "seconds": options.seconds,
-            "load": os.getloadavg()[0],
-            "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
-            "regrow": regrow.__version__,
-            "torch": torch.__version__,
-            "threads": found,
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record.write(
+        options.json, {"seconds": options.seconds, "load": os.getloadavg()[0]}, {"threads": found}
+    )
 
 
 if __name__ == "__main__":

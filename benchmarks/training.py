@@ -13,19 +13,18 @@ dense and of the sparse values, is measured too.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from torch import Tensor, nn
 
 import regrow
 from regrow.kernels import dispatch, native
-from regrow.training.machine import describe_machine
 
 SHAPES = ["512x512", "1024x1024", "2048x2048", "4096x4096"]
 DENSITIES = [1.0, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05, 0.01]
@@ -121,17 +120,9 @@ def main() -> None:
                     f"{ms['dense'] / ms['auto']:6.2f}x {adam['dense']:6.2f}/{adam['csr']:5.2f}",
                     flush=True,
                 )
-    if options.json:
-        machine = describe_machine()
-        record = {
-            "batch": options.batch,
-            "seconds": options.seconds,
-            "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
-            "regrow": regrow.__version__,
-            "torch": torch.__version__,
-            "threads": found,
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record.write(
+        options.json, {"batch": options.batch, "seconds": options.seconds}, {"threads": found}
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ in turns, so that what else the machine does meets all of them; figures are medi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +28,6 @@ from torch.nn import functional
 import regrow
 from regrow.layers.base import sparse_layers
 from regrow.topology import Block, NofM
-from regrow.training.machine import describe_machine
 
 
 class TransformerBlock(nn.Module):
@@ -162,17 +161,14 @@ def main() -> None:
             f"{name:14} {row['milliseconds']:9.2f} ms {twin['best'] / row['best']:6.2f}x "
             f"{row['bytes'] / 2**20:8.1f} MiB {twin['bytes'] / row['bytes']:6.2f}x smaller"
         )
-    if options.json:
-        machine = describe_machine()
-        record = {
+    record.write(
+        options.json,
+        {
             **{key: value for key, value in vars(options).items() if key != "json"},
             "load": os.getloadavg()[0],
-            "machine": {key: machine[key] for key in ("processor", "cores", "kernels")},
-            "regrow": regrow.__version__,
-            "torch": torch.__version__,
-            "layers": rows,
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        },
+        {"layers": rows},
+    )
 
 
 if __name__ == "__main__":
