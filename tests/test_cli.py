@@ -169,7 +169,7 @@ def test_an_error_of_ours_is_one_sentence_too(
     def fail(chosen: object) -> int:
         raise RuntimeError("broken\n  inside")
 
-    monkeypatch.setattr(cli, "_report", fail)
+    monkeypatch.setitem(cli._COMMANDS, "report", fail)
     code, _, err = run(capsys, "report", "x")
     assert code == 1
     assert err == (

@@ -29,6 +29,9 @@ EXTRAS = (
 # What is nothing without its extra says so when it is imported.
 WHOLE = ("regrow.selection",)
 
+# Recipes import what their experiments need; `regrow reproduce` says which extra is missing.
+RECIPES = "regrow.reproduce.recipes."
+
 
 def run_python(code: str) -> str:
     """Run `code` in a fresh interpreter and return what it prints."""
@@ -60,7 +63,8 @@ import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys({(*EXTRAS, "triton")!r}))  # None makes an import fail
 import regrow
 for module in pkgutil.walk_packages(regrow.__path__, "regrow."):
-    skipped = module.name.startswith({WHOLE!r}) or module.name.endswith(("__main__", "_native"))
+    name = module.name
+    skipped = name.startswith({(RECIPES, *WHOLE)!r}) or name.endswith(("__main__", "_native"))
     if not skipped:
         importlib.import_module(module.name)
         print(module.name)

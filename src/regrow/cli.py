@@ -1,4 +1,4 @@
-"""The command line: `regrow train`, `report`, `select`, `bench`, `methods`."""
+"""The command line: `regrow train`, `report`, `select`, `reproduce`, `systems`, and others."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ examples:
   regrow train people.csv --target income       a column of your own table
   regrow report runs/digits-set-20260101-120000 make the report of a run again
   regrow select genes.csv --target tumour -k 50 the features that matter in a table
+  regrow reproduce set                          what a paper claims, and whether it comes out
+  regrow systems                                the published systems, and which work today
   regrow bench                                  from which density on sparse layers pay here
 
 `regrow train --help` explains every option."""
@@ -70,6 +72,23 @@ _SELECT_MUST = {
     "epochs": "be a whole number >= 1",
     "seed": "be a whole number >= 0",
     "test": "be a number in (0, 1)",
+}
+
+_REPRODUCE_DESCRIPTION = """\
+Run the published experiment of a system again, small and faithful, and write
+what must come out and what did. Finished parts survive Ctrl-C and a crash: the
+same command continues. `regrow systems` lists the names."""
+
+_REPRODUCE_EXAMPLES = """\
+examples:
+  regrow reproduce itop --scale quick
+  regrow reproduce set --data-dir data
+  regrow reproduce set granet --seeds 5 --data-dir data
+  regrow reproduce --all --scale quick"""
+
+_REPRODUCE_MUST = {
+    "seeds": "be a whole number >= 1",
+    "jobs": "be a whole number >= 1",
 }
 
 _BENCH_DESCRIPTION = """\
@@ -169,6 +188,9 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("train", _train_parser(), help="train a network, and its twins")
     commands.add_subcommand("report", _report_parser(), help="write the report of a run again")
     commands.add_subcommand("select", _select_parser(), help="find the features that matter")
+    help = "run a published experiment again"
+    commands.add_subcommand("reproduce", _reproduce_parser(), help=help)
+    commands.add_subcommand("systems", _systems_parser(), help="list the published systems")
     commands.add_subcommand("bench", _bench_parser(), help="time sparse layers on this machine")
     commands.add_subcommand("methods", _methods_parser(), help="list the methods")
     return parser
@@ -187,9 +209,7 @@ def _run(arguments: list[str]) -> int:
         return _train(chosen, set(vars(given[parsed.command])), command)
     if parsed.command == "select":
         return _select(chosen, shlex.join(["regrow", *arguments]))
-    if parsed.command == "bench":
-        return _bench(chosen)
-    return _report(chosen) if parsed.command == "report" else _methods(chosen)
+    return _COMMANDS[parsed.command](chosen)
 
 
 def _train_parser() -> ArgumentParser:
@@ -256,6 +276,30 @@ def _select_parser() -> ArgumentParser:
     return parser
 
 
+def _reproduce_parser() -> ArgumentParser:
+    parser = _Parser(description=_REPRODUCE_DESCRIPTION, epilog=_REPRODUCE_EXAMPLES)
+    add = parser.add_argument
+    add("name", nargs="*", type=str, metavar="NAME", help="systems")
+    add("--all", action="store_true", help="all that work today")
+    scale = (
+        "quick: half a minute, no data needed; small: the one that is reported; paper: as published"
+    )
+    add("--scale", type=str, default="small", help=f"{scale} (default: small)")
+    add("--seeds", type=int | None, metavar="N", help="default: those of the scale")
+    add("--data_dir", "--data-dir", type=str | None, metavar="DIR", help="folder of the data sets")
+    add("--jobs", type=int | None, metavar="N", help="parts at a time; default: one a core")
+    out = "folder of outcomes and pictures (default: results)"
+    add("--out", type=str, default="results", metavar="DIR", help=out)
+    runs = "folder of finished parts (default: runs/reproduce)"
+    add("--runs", type=str, default="runs/reproduce", metavar="DIR", help=runs)
+    add("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _systems_parser() -> ArgumentParser:
+    return _Parser(description="List the published systems, and which can be reproduced today.")
+
+
 def _bench_parser() -> ArgumentParser:
     parser = _Parser(description=_BENCH_DESCRIPTION, epilog=_BENCH_EXAMPLES)
     add = parser.add_argument
@@ -319,6 +363,46 @@ def _select(chosen: Namespace, command: str) -> int:
     return 0
 
 
+def _reproduce(chosen: Namespace) -> int:
+    from regrow.reproduce.run import Job, reproduce
+    from regrow.reproduce.show import text
+    from regrow.reproduce.systems import systems
+
+    names = [name for name, system in systems().items() if system.works] if chosen.all else []
+    names += [name for name in chosen.name if name not in names]
+    if not names:
+        raise InputError("NAME must be a system, or --all be given; `regrow systems` lists them")
+    for name in names:
+        done = reproduce(
+            Job(
+                name,
+                scale=chosen.scale,
+                seeds=chosen.seeds,
+                data_dir=chosen.data_dir,
+                jobs=chosen.jobs,
+                out=chosen.out,
+                runs=chosen.runs,
+                quiet=chosen.quiet,
+            )
+        )
+        print(f"{text(done.record)}\n")
+        for path in done.pictures:
+            print(f"picture: {path}")
+        print(f"outcome: {done.path}\n", flush=True)
+    return 0
+
+
+def _systems(chosen: Namespace) -> int:
+    from regrow.reproduce.systems import systems
+
+    known = systems()
+    width = max(map(len, known))
+    for system in known.values():
+        print(f"{system.name:{width}}  {system.state:8} {system.line}")
+    print(f"\n{sum(system.works for system in known.values())} of {len(known)} work today")
+    return 0
+
+
 def _bench(chosen: Namespace) -> int:
     if chosen.forget:
         from regrow.kernels import remembered
@@ -363,6 +447,15 @@ def _methods(chosen: Namespace) -> int:
     return 0
 
 
+_COMMANDS = {
+    "report": _report,
+    "reproduce": _reproduce,
+    "systems": _systems,
+    "bench": _bench,
+    "methods": _methods,
+}
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -385,7 +478,11 @@ def _sentence(message: str) -> str:
     value = re.search(r"(?:Got|Given) value: (.*)", message)
     if key and value:
         option = option_fields().get(key[1])
-        must = option.metadata["must"] if option else {**_BENCH_MUST, **_SELECT_MUST}.get(key[1])
+        must = (
+            option.metadata["must"]
+            if option
+            else {**_BENCH_MUST, **_SELECT_MUST, **_REPRODUCE_MUST}.get(key[1])
+        )
         if must:
             return _message(OptionError(key[1], must, value[1].strip("'")))
     lines = [line.strip() for line in message.splitlines() if line.strip()]

@@ -1,0 +1,1 @@
+"""One file a system: data, networks, methods compared, seeds, and what must come out."""
