@@ -8,8 +8,12 @@ import re
 import runpy
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from regrow.reproduce import show
+from regrow.reproduce.systems import systems
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -19,6 +23,7 @@ PAGES = (
         ROOT / "docs" / f"{page}.md"
         for page in ("concepts", "results", "catalogue", "measure", "speed", "structured")
     ),
+    *sorted((ROOT / "docs" / "systems").glob("*.md")),
 )
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -178,7 +183,33 @@ def exactness_note() -> str:
     )
 
 
+def systems_table() -> str:
+    """The fifty systems: what each is, its state, and how many of its claims held."""
+    rows = [
+        "| system | what it is | state | claims held | a core's time |",
+        "|---|---|---|---|---|",
+    ]
+    for name, system in systems().items():
+        shown, came_out = f"`{name}`", ["", ""]
+        if system.works:
+            shown = f"[`{name}`]({name}.md)"
+        if (RESULTS / f"{name}.json").exists():
+            found = _read(name)
+            came_out = [show.held(found), show.duration(found)]
+        rows.append("| " + " | ".join([shown, system.line, system.state, *came_out]) + " |")
+    return "\n".join(rows)
+
+
+def system_block(name: str) -> str:
+    """What came out of `regrow reproduce NAME`."""
+    if not (RESULTS / f"{name}.json").exists():
+        return f"`regrow reproduce {name}` has not been run for this page yet."
+    return show.markdown(_read(name), "../../results")
+
+
 TABLES = {
+    "systems": systems_table,
+    **{f"system_{n.replace('-', '_')}": partial(system_block, n) for n in systems()},
     "exactness": exactness_note,
     "fashion": lambda: _run("fashion-mnist", "fashion-mnist-timing"),
     "digits": lambda: _run("digits", "digits"),

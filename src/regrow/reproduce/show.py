@@ -55,11 +55,15 @@ def held(record: dict[str, Any]) -> str:
     return f"{sum(claim['held'] for claim in decided)} of {len(decided)}"
 
 
+def duration(record: dict[str, Any]) -> str:
+    """How long all parts took one core, such as ``7 minutes``."""
+    seconds = record["seconds_of_parts"]
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
 def _duration(record: dict[str, Any]) -> str:
     seeds = f"{record['seeds']} seed{'s' if record['seeds'] != 1 else ''}"
-    seconds = record["seconds_of_parts"]
-    taken = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
-    return f"{seeds}, {taken} of one core"
+    return f"{seeds}, {duration(record)} of one core"
 
 
 def _columns(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
