@@ -2,8 +2,16 @@
 
 from regrow.optim.average import AveragedModel
 from regrow.optim.carry import carry_state
+from regrow.optim.decay import decayed
 from regrow.optim.local_age_adam import LocalAgeAdam
 from regrow.optim.rates import scaled_by_density
 from regrow.optim.snt_asgd import SNTASGD
 
-__all__ = ["SNTASGD", "AveragedModel", "LocalAgeAdam", "carry_state", "scaled_by_density"]
+__all__ = [
+    "SNTASGD",
+    "AveragedModel",
+    "LocalAgeAdam",
+    "carry_state",
+    "decayed",
+    "scaled_by_density",
+]

@@ -36,6 +36,7 @@ def fit(
     loss: Loss | None = None,
     rate_schedule: str = "constant",
     warm_up: float = 0.0,
+    augment: Callable[[Tensor], Tensor] | None = None,
     after_step: Callable[[int], object] | None = None,
     at_epoch: Callable[[int], Row | None] | None = None,
 ) -> list[Row]:
@@ -57,6 +58,7 @@ def fit(
         rate_schedule: How the learning rates of the optimizer change: ``constant``, ``cosine`` or
             ``step`` (a tenth at half and again at three quarters).
         warm_up: Share of the training in which the rates rise from 0.
+        augment: Changes the inputs of every batch of training.
         after_step: Called with the number of steps done, after each but before the update.
         at_epoch: Called with the number of epochs done, when they are measured and before the
             update; what it returns joins the row.
@@ -89,7 +91,8 @@ def fit(
         for number, chosen in enumerate(batches, start=1):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * rate_factor(rate_schedule, warm_up, steps, total)
-            value = loss(model(x[chosen]), y[chosen])
+            batch = x[chosen] if augment is None else augment(x[chosen])
+            value = loss(model(batch), y[chosen])
             value.backward()
             optimizer.step()
             optimizer.zero_grad()
