@@ -13,7 +13,7 @@ PYTEST ?= -n 2
 BUILD_FILES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*)
 
 RUN_EXTRAS := tabular
-DEV_EXTRAS := tabular,tensorboard,analysis,selection,export,transformers,lightning,test,docs,dev
+DEV_EXTRAS := tabular,tensorboard,analysis,estimators,selection,export,transformers,lightning,test,docs,dev
 
 define install
 @echo "==> installing regrow[$(1)] into $(VENV); the first time fetches torch and takes minutes"

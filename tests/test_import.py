@@ -27,7 +27,7 @@ EXTRAS = (
 )
 
 # What is nothing without its extra says so when it is imported.
-WHOLE = ("regrow.selection",)
+WHOLE = ("regrow.estimators", "regrow.selection")
 
 # Recipes import what their experiments need; `regrow reproduce` says which extra is missing.
 RECIPES = "regrow.reproduce.recipes."

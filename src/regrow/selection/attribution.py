@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from regrow.evolution import Evolution
 from regrow.evolution.schedules import Cosine
 from regrow.layers import SparseLayer, sparse_layers, sparsify
-from regrow.selection.classes import encoded, split
-from regrow.selection.rows import Rows, Scale, batches
+from regrow.estimators.classes import encoded, split
+from regrow.estimators.rows import Rows, Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 
 Metric = Callable[[nn.Sequential, Tensor], Tensor]

@@ -13,8 +13,8 @@ from regrow.evolution import Evolution
 from regrow.evolution.growth import best_free, each_tile, single
 from regrow.evolution.site import Candidates, Site
 from regrow.layers import SparseLinear
-from regrow.selection.classes import encoded
-from regrow.selection.rows import Scale, batches
+from regrow.estimators.classes import encoded
+from regrow.estimators.rows import Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 from regrow.topology import Topology
 from regrow.topology.select import without_nearest_zero

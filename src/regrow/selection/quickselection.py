@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regrow.evolution import Evolution
 from regrow.selection.autoencoder import SparseAutoencoder
-from regrow.selection.rows import Rows, Scale, batches
+from regrow.estimators.rows import Rows, Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 from regrow.topology.select import without_nearest_zero
 

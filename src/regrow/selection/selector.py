@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from regrow.layers import SparseLayer
-from regrow.selection.rows import SCALES, Rows
+from regrow.estimators.rows import SCALES, Rows
 
 
 class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]

@@ -11,7 +11,7 @@ from torch import Tensor
 from regrow.evolution import Evolution
 from regrow.layers import SparseLayer
 from regrow.selection.autoencoder import SparseAutoencoder
-from regrow.selection.rows import Rows, Scale, batches
+from regrow.estimators.rows import Rows, Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 from regrow.topology import Topology
 from regrow.topology.select import without_nearest_zero

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from regrow.selection.rows import SCALES, Rows, batches
+from regrow.estimators.rows import SCALES, Rows, batches
 
 TABLE = np.array([[0.0, 5.0, -1.0], [2.0, 5.0, 0.0], [4.0, 5.0, 0.0], [2.0, 5.0, 1.0]])
 

@@ -49,6 +49,7 @@ class Rows:
         shift, factor = _scaling(table, scale, low, high)
         self._shift = torch.from_numpy(shift.astype(np.float32))
         self._factor = torch.from_numpy(factor.astype(np.float32))
+        self._plain = scale is None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -65,23 +66,33 @@ class Rows:
             found = torch.from_numpy(self._table[chosen.numpy()].toarray())
         else:
             found = self._table[chosen]
-        return (found - self._shift).mul_(self._factor)
+        return found if self._plain else (found - self._shift).mul_(self._factor)
 
 
-def batches(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Numbers of the rows of each batch of one epoch, shuffled.
+def batches(
+    rows: int, size: int, generator: torch.Generator, *, shuffle: bool = True, rest: bool = False
+) -> Iterator[Tensor]:
+    """Numbers of the rows of each batch of one epoch.
 
-    All batches are whole; a remainder is left out. Where there are fewer rows than a batch has,
-    all of them are one.
+    Where there are fewer rows than a batch has, all of them are one.
+
+    Args:
+        rows: How many there are.
+        size: Rows of a batch.
+        generator: Of their order.
+        shuffle: Whether they come in random order.
+        rest: Whether what is left over in the end is a smaller batch, or left out.
 
     Example:
         >>> sizes = [len(batch) for batch in batches(10, 4, torch.Generator())]
         >>> sizes
         [4, 4]
+        >>> list(batches(3, 2, torch.Generator(), shuffle=False, rest=True))
+        [tensor([0, 1]), tensor([2])]
     """
     size = min(size, rows)
-    order = torch.randperm(rows, generator=generator)
-    for start in range(0, rows - size + 1, size):
+    order = torch.randperm(rows, generator=generator) if shuffle else torch.arange(rows)
+    for start in range(0, rows if rest else rows - size + 1, size):
         yield order[start : start + size]
 
 
