@@ -69,6 +69,16 @@ def test_images_keep_their_shape() -> None:
     pixels = Pixels(np.arange(N * 6, dtype=np.uint8).reshape(N, 6), (2, 3), 255.0)
     data = build(Raw("toy", pixels, Column("y", np.arange(N) % 2.0)))
     assert (data.image_shape, data.n_features) == ((2, 3), 6)
+    mean, deviation = data.pixel_scale
+    raw = data.x_train * deviation + mean
+    assert torch.allclose(raw * 255, (raw * 255).round(), atol=1e-3)
+    assert raw.mean().item() == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_table_has_no_pixel_scale() -> None:
+    column = Column("x", np.arange(N, dtype=np.float64))
+    data = build(Raw("toy", Table((column,)), Column("y", np.arange(N) % 2.0)))
+    assert data.pixel_scale is None
 
 
 @given(

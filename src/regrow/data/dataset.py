@@ -41,6 +41,8 @@ class Dataset:
             where there are several.
         target_scale: Mean and standard deviation that a regression target was standardised by.
         notes: What was dropped, converted or read from where, one sentence each.
+        pixel_scale: Mean and deviation that pixels in [0, 1] were standardised by; None where the
+            features are no pixels.
 
     Example:
         >>> from regrow.data import load
@@ -62,6 +64,7 @@ class Dataset:
     image_shape: tuple[int, ...] | None
     target_scale: tuple[float, float] | None
     notes: tuple[str, ...]
+    pixel_scale: tuple[float, float] | None = None
 
     @property
     def n_features(self) -> int:
@@ -150,10 +153,13 @@ def build(
     )
     notes = [*raw.notes, *target.notes, *_check_training(target, parts)]
     encoder: PixelEncoder | TableEncoder
+    image_shape: tuple[int, ...] | None = None
+    pixel_scale: tuple[float, float] | None = None
     if isinstance(raw.features, Pixels):
         encoder, image_shape = fit_pixels(raw.features, parts.train), raw.features.shape
+        pixel_scale = (encoder.mean, encoder.std)
     else:
-        encoder, image_shape = fit_table(raw.features, parts.train), None
+        encoder = fit_table(raw.features, parts.train)
     values, target_scale = target.values, None
     if target.task == "regression":
         values, target_scale = scale_target(values, parts.train, target.name)
@@ -168,6 +174,7 @@ def build(
         image_shape=image_shape,
         target_scale=target_scale,
         notes=(*notes, *encoder.notes),
+        pixel_scale=pixel_scale,
     )
 
 

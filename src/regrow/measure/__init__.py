@@ -7,6 +7,7 @@ from regrow.measure.energy import ENERGY_COSTS, Energy, EnergyCosts, step_energy
 from regrow.measure.exploration import Exploration, expected_exploration
 from regrow.measure.flops import TrainingFlops, training_flops
 from regrow.measure.memory import LayerMemory, Memory, memory
+from regrow.measure.reliability import Calibration, calibration, detection, fgsm
 from regrow.measure.similarity import Similarity, drop_similarity
 from regrow.measure.singular_values import Spectrum, spectrum
 from regrow.measure.summary import LayerSummary, Summary, summary
@@ -14,6 +15,7 @@ from regrow.measure.ways import Paths, paths
 
 __all__ = [
     "ENERGY_COSTS",
+    "Calibration",
     "Comparison",
     "DegreeLaw",
     "Energy",
@@ -30,10 +32,13 @@ __all__ = [
     "TopologyDistance",
     "TrainingFlops",
     "bipartite",
+    "calibration",
     "degree_law",
+    "detection",
     "distance_matrix",
     "drop_similarity",
     "expected_exploration",
+    "fgsm",
     "memory",
     "neuron_degrees",
     "paths",
