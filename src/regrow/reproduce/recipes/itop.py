@@ -20,6 +20,7 @@ from regrow.measure import pictures
 from regrow.measure.exploration import Exploration, expected_exploration
 from regrow.reproduce.networks import mlp
 from regrow.reproduce.recipe import (
+    TRIAL,
     Claim,
     Context,
     Figures,
@@ -37,13 +38,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DROP = Cosine(0.5, 0.005)
+METHODS = ("set-itop", "rigl-itop")
+UNFIRED = "set-itop-unfired"
+COLOURS = {"static": "orange", "set-itop": "blue", "rigl-itop": "purple", UNFIRED: "green"}
 PAPER = "S. Liu et al., 2021"
 BOUND = "our bound"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes and lengths of the experiment."""
+    """Sizes and lengths of the experiment; rates are tuned at the second interval."""
 
     data: str
     limit_train: int | None
@@ -53,8 +57,7 @@ class Settings:
     epochs: int
     longer: int = 3
     batch: int = 128
-    rate: float = 0.1
-    dense_rates: tuple[float, ...] = (0.1, 0.03, 0.01)
+    rates: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01)
 
 
 def accuracy(
@@ -70,12 +73,12 @@ def accuracy(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
-    evolution, tried, expected = None, None, 1.0
+    evolution, expected = None, density
+    tried = Exploration(model)
     if every:
         evolution = Evolution(
             model, optimizer, method=method, seed=seed, every=every, until=total - 1
         )
-        tried = Exploration(model)
         expected = _expected(model, [DROP(step, total - 1) for step in range(every, total, every)])
     rows = fit(
         model,
@@ -86,15 +89,14 @@ def accuracy(
         seed=seed,
         evolution=evolution,
         rate_schedule="step",
-        after_step=lambda _: tried.update() if tried else None,
+        after_step=lambda _: tried.update() if every else None,
     )
-    if tried:
-        tried.update()
+    tried.update()
     return {
         "test": rows[-1]["test"],
         "validation": rows[-1]["validation"],
-        "explored": tried.total() if tried else density,
-        "expected": expected if tried else density,
+        "explored": 1.0 if method == "dense" else tried.total(),
+        "expected": expected,
         "curve": [row["test"] for row in rows],
     }
 
@@ -108,31 +110,48 @@ def _expected(model: torch.nn.Module, fractions: list[float]) -> float:
 
 
 def parts(settings: Settings, seeds: range, done: Outcomes) -> Iterator[Part]:
-    """Dense and static twins, both methods at every interval, and the best one trained longer."""
-    yield from tuned(accuracy, settings.dense_rates, seeds, done, **_arm("dense", 1.0))
+    """Dense and static twins, both methods at every interval, and the best one trained longer.
+
+    A method's learning rate is chosen at one interval and holds for all of its arms.
+    """
+    yield from tuned(accuracy, settings.rates, seeds, done, **_arm("dense", 1.0))
+    longer = settings.longer
     for density in settings.densities:
-        arms = [_arm("static", density)]
-        for method in ("set-itop", "rigl-itop"):
-            arms += [_arm(method, density, every) for every in settings.intervals]
-        yield from _all(arms, settings, seeds)
-        evolved = done.of(accuracy, method="set-itop", density=density, times=1)
+        tuned_arms = [_arm("static", density)]
+        tuned_arms += [_arm(method, density, settings.intervals[1]) for method in METHODS]
+        for arm in tuned_arms:
+            yield from tuned(accuracy, settings.rates, seeds, done, **arm)
+        if len(done.of(density=density, seed=TRIAL)) < len(tuned_arms) * len(settings.rates):
+            continue
+        rates = {m: _rate(done, m, density) for m in ("static", *METHODS)}
+        arms = [_arm(method, density, every) for method in METHODS for every in settings.intervals]
+        yield from _all([_arm("static", density, times=longer)], rates["static"], seeds)
+        for arm in arms:
+            yield from _all([arm], rates[arm["method"]], seeds)
+        evolved = done.final.of(accuracy, method="set-itop", density=density, times=1)
         if len(evolved) == len(settings.intervals) * len(seeds):
             best = _best(done, "set-itop", density)
-            yield from _all([_arm("set-itop", density, best, settings.longer)], settings, seeds)
+            more = [_arm("set-itop", density, best, longer), _arm(UNFIRED, density, best)]
+            yield from _all(more, rates["set-itop"], seeds)
 
 
 def _arm(method: str, density: float, every: int = 0, times: int = 1) -> dict[str, Any]:
     return {"method": method, "density": density, "every": every, "times": times}
 
 
-def _all(arms: list[dict[str, Any]], settings: Settings, seeds: range) -> Iterator[Part]:
+def _all(arms: list[dict[str, Any]], rate: float, seeds: range) -> Iterator[Part]:
     for arm in arms:
-        yield from (part(accuracy, **arm, rate=settings.rate, seed=seed) for seed in seeds)
+        yield from (part(accuracy, **arm, rate=rate, seed=seed) for seed in seeds)
+
+
+def _rate(done: Outcomes, method: str, density: float) -> float:
+    """The learning rate that validation data prefer."""
+    return float(done.of(method=method, density=density, seed=TRIAL).best("validation", "rate"))
 
 
 def _best(done: Outcomes, method: str, density: float) -> int:
     """The interval that validation data prefer."""
-    own = done.of(accuracy, method=method, density=density, times=1)
+    own = done.final.of(accuracy, method=method, density=density, times=1)
     return int(own.best("validation", "every"))
 
 
@@ -142,16 +161,19 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
     low, high = min(settings.densities), max(settings.densities)
     evolved = done.of(accuracy, method="set-itop")
     off = max(abs(o.figures["explored"] - o.figures["expected"]) for o in evolved)
-    static, dense = done.of(method="static", density=low), done.of(method="dense")
+    static, patient = (
+        done.of(method="static", density=low, times=times) for times in (1, settings.longer)
+    )
+    dense = done.of(method="dense")
     best = _best(done, "set-itop", low)
     set_, rigl = (
         done.of(method=method, density=low, every=_best(done, method, low), times=1)
         for method in ("set-itop", "rigl-itop")
     )
     longer = done.of(method="set-itop", density=low, times=settings.longer)
-    gain, gain_rigl, gain_longer = (
+    gain, gain_rigl, gain_longer, gain_patient = (
         100 * (a.mean("test") - b.mean("test"))
-        for a, b in ((set_, static), (rigl, static), (longer, set_))
+        for a, b in ((set_, static), (rigl, static), (longer, set_), (patient, static))
     )
     slow = [every for every in settings.intervals if every >= best]
     marks = [done.of(method="set-itop", density=low, every=every, times=1) for every in slow]
@@ -184,7 +206,7 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
         Claim(
             f"Training {settings.longer} times as long explores more and is more accurate",
             f"R_s {set_.mean('explored'):.3f} to {longer.mean('explored'):.3f}, accuracy "
-            f"{gain_longer:+.2f} points (density {low:g})",
+            f"{gain_longer:+.2f} points (density {low:g}; static gains {gain_patient:+.2f})",
             longer.mean("explored") > set_.mean("explored") and gain_longer > 0,
             PAPER,
         ),
@@ -210,16 +232,25 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
     rows = []
     for (method, density, every, times), arm in _arms(done.final).items():
         own = [method, f"{density:g}", every or "never", f"{times}x"]
+        (rate,) = arm.by("rate")
         explored = [f"{arm.mean('explored'):.3f}", f"{arm.mean('expected'):.3f}"]
-        rows.append([*own, arm.text("test", percent=True), *explored])
-    heads = ["network", "density", "update every", "length", "test accuracy, %", "R_s", "formula"]
-    note = "The formula is that of random growth; growth by gradient explores less."
+        rows.append([*own, arm.text("test", percent=True), f"{rate:g}", *explored])
+    heads = ["network", "density", "update every", "length", "test accuracy, %", "rate"]
+    heads += ["R_s", "formula"]
+    note = (
+        "R_s is over the sparse layers. The formula is that of random growth; growth by gradient "
+        "explores less, growth where nothing ever was explores more."
+    )
     return [Table(f"{settings.data}, last epoch", heads, rows, note)]
 
 
 def _arms(done: Outcomes) -> dict[tuple[Any, ...], Outcomes]:
     names = ("method", "density", "every", "times")
-    keys = dict.fromkeys(tuple(o.arguments[name] for name in names) for o in done)
+    order = ["dense", "static", *METHODS, UNFIRED]
+    keys = sorted(
+        {tuple(o.arguments[name] for name in names) for o in done},
+        key=lambda key: (-key[1], order.index(key[0]), key[3], key[2]),
+    )
     return {key: done.of(**dict(zip(names, key, strict=True))) for key in keys}
 
 
@@ -227,19 +258,20 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
     """Accuracy against the share of positions ever active, one picture a density."""
     drawn = {}
     for density in settings.densities:
-        marks = {
-            f"{method}{f', every {every}' if every else ''}{f', {times}x' if times > 1 else ''}": [
-                (o.figures["explored"], o.figures["test"]) for o in arm
-            ]
-            for (method, own, every, times), arm in _arms(done.final).items()
-            if own == density
-        }
+        marks, colours = {}, {}
+        for (method, own, every, times), arm in _arms(done.final).items():
+            if own == density:
+                often = f", every {every}" if every else ""
+                name = f"{method}{often}{f', {times}x' if times > 1 else ''}"
+                marks[name] = [(o.figures["explored"], o.figures["test"]) for o in arm]
+                colours[name] = COLOURS[method]
         shows = f"Accuracy and positions ever active, density {density:g}"
         drawn[shows] = pictures.trade_off(
             marks,
             title=shows,
             subtitle=f"test accuracy, {settings.data}",
-            x_label="share of positions ever active, R_s",
+            x_label="share ever active, R_s",
+            colours=colours,
             percent=True,
         )
     return drawn
@@ -260,13 +292,23 @@ _QUICK = Settings(
     densities=(0.1, 0.05),
     intervals=(2, 10, 40),
     epochs=10,
+    rates=(0.1, 0.03),
+)
+_PAPER = Settings(
+    data="cifar10",
+    limit_train=None,
+    hidden=(1024, 512),
+    densities=(0.05, 0.02),
+    intervals=(100, 500, 1500, 4000),
+    epochs=250,
+    longer=5,
 )
 
 RECIPE = Recipe(
     scales={
         "quick": Scale(_QUICK, seeds=1),
         "small": Scale(_SMALL, seeds=3, data=("fashion-mnist",)),
-        "paper": Scale(_SMALL, missing="needs VGG and ResNet trained for 250 epochs on CIFAR-10"),
+        "paper": Scale(_PAPER, seeds=3, data=("cifar10",)),
     },
     parts=parts,
     claims=claims,
