@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from regrow.evolution import Evolution, Method
     from regrow.evolution.methods import methods
     from regrow.layers import (
+        AllReLU,
         Grasp,
         Magnitude,
         Snip,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         SparseLSTM,
         SparseMultiheadAttention,
         SparseRNN,
+        SReLU,
         SynFlow,
         compact,
         densify,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     _native: Any  # the C++ extension, where it could be built
 
 __all__ = [
+    "AllReLU",
     "Block",
     "Evolution",
     "FanIn",
@@ -47,6 +50,7 @@ __all__ = [
     "Magnitude",
     "Method",
     "NofM",
+    "SReLU",
     "Snip",
     "SparseConv1d",
     "SparseConv2d",
@@ -74,6 +78,7 @@ __all__ = [
 
 # Public name -> the subpackage that holds it.
 _ROOMS = {
+    "AllReLU": "layers",
     "Block": "topology",
     "Evolution": "evolution",
     "FanIn": "topology",
@@ -81,6 +86,7 @@ _ROOMS = {
     "Magnitude": "layers",
     "Method": "evolution",
     "NofM": "topology",
+    "SReLU": "layers",
     "Snip": "layers",
     "SparseConv1d": "layers",
     "SparseConv2d": "layers",

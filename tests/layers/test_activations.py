@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from regrow.layers.activations import SReLU
+import regrow
+from regrow.layers.activations import AllReLU, SReLU
+from regrow.matrixform import activations as matrixform
 
 
 def with_numbers(left: float, left_slope: float, right: float, right_slope: float) -> SReLU:
@@ -50,3 +52,38 @@ def test_srelu_on_images_has_one_unit_a_channel() -> None:
 def test_srelu_needs_a_neuron() -> None:
     with pytest.raises(ValueError, match="features of SReLU must be at least 1, got 0"):
         SReLU(0)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_allrelu_is_that_of_the_matrix_form(layer: int) -> None:
+    x = torch.tensor([-2.0, -0.5, 0.0, 0.5], dtype=torch.float64, requires_grad=True)
+    unit, written_out = AllReLU(0.6, layer), matrixform.AllReLU(0.6, layer)
+    torch.autograd.gradcheck(unit, (x.detach() + 0.1).requires_grad_())
+    unit(x).sum().backward()
+    assert x.grad is not None
+    z = x.detach().numpy()
+    assert unit(x).tolist() == pytest.approx(written_out.forward(z).tolist())
+    assert x.grad.tolist() == pytest.approx(written_out.derivative(z).tolist())
+
+
+def test_allrelu_alternates() -> None:
+    x = torch.tensor([-1.0])
+    assert [AllReLU(0.25, layer)(x).item() for layer in (1, 2, 3, 4)] == [0.25, -0.25] * 2
+
+
+@pytest.mark.parametrize(("slope", "layer"), [(0.0, 1), (-0.6, 1), (float("nan"), 1), (0.6, 0)])
+def test_allrelu_refuses(slope: float, layer: int) -> None:
+    with pytest.raises(ValueError, match="of AllReLU must be"):
+        AllReLU(slope, layer)
+
+
+def test_compact_follows_allrelu() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Linear(8, 40), AllReLU(0.6, 1), torch.nn.Linear(40, 40), AllReLU(0.6, 2)
+    )
+    model = regrow.sparsify(torch.nn.Sequential(*model, torch.nn.Linear(40, 3)), density=0.03)
+    x = torch.randn(5, 8)
+    before = model(x)
+    small = regrow.compact(model, x)
+    assert small[2].in_features < 40
+    torch.testing.assert_close(small(x), before)

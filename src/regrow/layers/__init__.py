@@ -1,6 +1,7 @@
 """Layers whose weight is a vector of values and a topology."""
 
 from regrow.layers import convert_recurrent  # noqa: F401 - makes its modules known to sparsify
+from regrow.layers.activations import AllReLU, SReLU
 from regrow.layers.align import align
 from regrow.layers.attention import SparseMultiheadAttention
 from regrow.layers.base import SparseLayer, sparse_layers, tie
@@ -15,8 +16,10 @@ from regrow.layers.projection import SparseProjection
 from regrow.layers.recurrent import SparseGRU, SparseLSTM, SparseRNN
 
 __all__ = [
+    "AllReLU",
     "Grasp",
     "Magnitude",
+    "SReLU",
     "Snip",
     "SparseConv1d",
     "SparseConv2d",

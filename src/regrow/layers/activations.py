@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -52,3 +54,46 @@ class SReLU(nn.Module):
     def extra_repr(self) -> str:
         """How many neurons."""
         return f"{self.left.numel()}"
+
+
+class AllReLU(nn.Module):
+    """The identity above zero, and below it a line whose slope alternates from layer to layer.
+
+    In the first hidden layer the slope is ``-slope``, so that negative numbers come out positive,
+    in the second ``+slope``, and so on: nothing is lost below zero, as it is in a ReLU, and nothing
+    has to be learned for it, as in a `SReLU`.
+
+    Args:
+        slope: Size of the slope below zero, above 0.
+        layer: Which hidden layer it follows, from 1; odd ones have ``-slope``.
+
+    Shape:
+        Input ``(*)``, output alike.
+
+    Raises:
+        ValueError: The slope is not above 0, or the layer is below 1.
+
+    Example:
+        >>> x = torch.tensor([-1.0, 0.0, 2.0])
+        >>> [AllReLU(0.5, layer)(x).tolist() for layer in (1, 2)]
+        [[0.5, 0.0, 2.0], [-0.5, 0.0, 2.0]]
+
+    References:
+        S. Curci, D. C. Mocanu, M. Pechenizkiy, "Truly sparse neural networks at scale", 2021.
+    """
+
+    def __init__(self, slope: float = 0.6, layer: int = 1) -> None:
+        super().__init__()
+        if not 0 < slope < math.inf:
+            raise ValueError(f"slope of AllReLU must be above 0, got {slope}")
+        if layer < 1:
+            raise ValueError(f"layer of AllReLU must be at least 1, got {layer}")
+        self.slope, self.layer = slope, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` where it is not negative, elsewhere ``x`` times the slope of this layer."""
+        return torch.where(x < 0, x * (-self.slope if self.layer % 2 else self.slope), x)
+
+    def extra_repr(self) -> str:
+        """Slope and layer."""
+        return f"{self.slope:g}, layer={self.layer}"
