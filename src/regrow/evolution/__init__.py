@@ -6,6 +6,7 @@ from regrow.evolution import named as _named
 from regrow.evolution import neurons as _neurons
 from regrow.evolution.budgets import Parts
 from regrow.evolution.engine import Evolution
+from regrow.evolution.importance import ImportancePruning
 from regrow.evolution.methods import Method, methods, register
 from regrow.evolution.record import LayerUpdate, UpdateRecord
 from regrow.evolution.scores import DropScore, GrowScore, drop_score, grow_place, grow_score
@@ -18,6 +19,7 @@ __all__ = [
     "DropScore",
     "Evolution",
     "GrowScore",
+    "ImportancePruning",
     "LayerUpdate",
     "Method",
     "Parts",

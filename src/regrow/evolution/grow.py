@@ -291,6 +291,29 @@ def random_free(site: Site, taken: Topology, count: int) -> Tensor:
     return random_together([taken], count, site.generator)[0]
 
 
+def random_among(site: Site, taken: Topology, count: int, alive: tuple[Tensor, Tensor]) -> Tensor:
+    """As `random_free`, but between neurons that live; others only where these have no room.
+
+    Args:
+        site: The layer.
+        taken: Its positions that are taken.
+        count: How many to draw.
+        alive: Which rows and which columns live, bool ``[rows]`` and ``[columns]``.
+    """
+    ends = taken.rows, taken.csr()[1].long()
+    # The matrix of those alive, with the places of its rows and columns in the whole one.
+    places = [side.nonzero().view(-1) for side in alive]
+    row, column = (side.cumsum(0)[end] - 1 for side, end in zip(alive, ends, strict=True))
+    height, width = (place.numel() for place in places)
+    if not height or not width:
+        return random_free(site, taken, count)
+    inside = alive[0][ends[0]] & alive[1][ends[1]]
+    part = Topology((height, width), (row * width + column)[inside])
+    found = random_free(site, part, min(count, height * width - part.nnz))
+    found = places[0][found // width] * taken.matrix_shape[1] + places[1][found % width]
+    return torch.cat([found, random_free(site, taken.joined(found), count - found.numel())])
+
+
 # Entries with a number in them, as their papers or the studies of them have it.
 for _name, _entry in {
     "random": GrowScore(says="Uniformly at random, without replacement."),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regrow.evolution.drop import sign_split, strength
-from regrow.evolution.grow import random_free
+from regrow.evolution.grow import random_among
 from regrow.evolution.scores import (
     DROP_SCORES,
     GROW_SCORES,
@@ -114,18 +114,8 @@ class NeuronPruning:
         return shares if doomed is None else shares.masked_fill(doomed, -1.0)
 
     def _place(self, site: Site, taken: Topology, count: int) -> Tensor:
-        alive = self._alive.pop(site.path)
-        ends = taken.rows, taken.csr()[1].long()
-        # The matrix of those alive, with the places of its rows and columns in the whole one.
-        places = [side.nonzero().view(-1) for side in alive]
-        row, column = (side.cumsum(0)[end] - 1 for side, end in zip(alive, ends, strict=True))
-        height, width = (place.numel() for place in places)
-        inside = alive[0][ends[0]] & alive[1][ends[1]]
-        part = Topology((height, width), (row * width + column)[inside])
-        found = random_free(site, part, min(count, height * width - part.nnz))
-        found = places[0][found // width] * taken.matrix_shape[1] + places[1][found % width]
-        # Where those that are left have no room, others grow after all.
-        return torch.cat([found, random_free(site, taken.joined(found), count - found.numel())])
+        rows, columns = self._alive.pop(site.path)
+        return random_among(site, taken, count, (rows, columns))
 
 
 _REFERENCE = """
