@@ -266,6 +266,44 @@ def test_prune_leaves_every_layer_a_connection(scope: str) -> None:
     assert min(run.nnz()) == 1
 
 
+@pytest.mark.parametrize("parts", [{"scope": "global"}, {"redistribute": "ranking"}])
+def test_prune_compares_layers_where_the_method_does(parts: dict) -> None:
+    run = Run("rigl", every=None, **parts)
+    first, second = run.layers().values()
+    with torch.no_grad():
+        second.values.mul_(1000)
+    before = second.topology
+    assert run.evolution.prune(0.5).layers["2"] == LayerUpdate(0, 0, before.nnz)
+    assert first.topology.nnz == round(0.5 * (before.nnz + 36)) - before.nnz
+
+
+@pytest.mark.parametrize("every", [None, 1])
+def test_an_update_at_once_looks_at_passes_aside_from_training(every: int | None) -> None:
+    run = Run("rigl", model=mlp(density=1.0), every=every, until=100, fraction=0.5)
+    run.evolution.prune(0.8)
+    run.backward()
+    x = batch(50)
+    gradients = {path: dense_gradient(run, path, [x]).abs() for path in run.layers()}
+    kept = {path: layer.values.detach().abs().sort().values for path, layer in run.layers().items()}
+    record = run.evolution.update(lambda: run.model(x).square().sum().backward())
+    for path, layer in run.layers().items():
+        done = record.layers[path]
+        assert done.dropped == done.grown == round(0.5 * done.nnz)
+        new = layer.values == 0
+        assert torch.equal(
+            layer.values[~new].detach().abs().sort().values, kept[path][done.dropped :]
+        )
+        ways = gradients[path].view(-1)
+        taken = layer.topology.positions[~new]
+        free = ways.clone().index_fill_(0, taken, -1.0)
+        best = free.topk(done.grown).values
+        found = ways[layer.topology.positions[new]].sort(descending=True).values
+        torch.testing.assert_close(found, best)
+    run.optimizer.zero_grad()
+    for _ in range(2):  # and training goes on
+        assert (run.step() is None) == (every is None)
+
+
 # What is kept
 
 

@@ -141,23 +141,45 @@ class Evolution:
         return record
 
     @torch.no_grad()
-    def update(self) -> UpdateRecord:
+    def update(self, backward: Callable[[], object] | None = None) -> UpdateRecord:
         """Update the topology now, whatever the schedule says.
+
+        Args:
+            backward: A function that runs forward and backward passes of the model, aside from
+                training as in ``probe``; scores look at their gradients. Without it growth by
+                gradient needs the passes of a training step, and only a step that an update was
+                due after keeps them.
 
         Returns:
             What was done.
+
+        Example:
+            A trained network is pruned, and a part of what is left grows again elsewhere.
+
+            >>> import regrow
+            >>> layer = regrow.SparseLinear(20, 10, density=1.0)
+            >>> evolution = Evolution(layer, torch.optim.SGD(layer.parameters()), "rigl",
+            ...                       every=None, fraction=0.5)
+            >>> evolution.prune(0.9).layers[""]
+            LayerUpdate(dropped=180, grown=0, nnz=20)
+            >>> record = evolution.update(lambda: layer(torch.ones(1, 20)).sum().backward())
+            >>> record.layers[""]
+            LayerUpdate(dropped=10, grown=10, nnz=20)
         """
         fraction = self._scheduled_fraction()
         density = self._scheduled_density(fraction)
+        probed = {} if backward is None else self.probe(backward)
         with self._dormant.awake(sparse_layers(self.model)):
-            update = self._planned(fraction, density, grows=True)
+            update = self._planned(fraction, density, probed)
             return UpdateRecord(self.steps, fraction, self._changes.make(update.decide()))
 
     @torch.no_grad()
     def prune(self, fraction: float | None = None) -> UpdateRecord:
         """Drop without growing, now; the number of connections falls.
 
-        SET's paper ends with such a removal after the last epoch.
+        Connections of all layers are compared where the method's scope is ``global`` or what it
+        redistributes by is ``ranking``, else those of each layer. SET's paper ends with such a
+        removal after the last epoch.
 
         Args:
             fraction: Share to drop, in [0, 1); the method's own at this step if None.
@@ -169,7 +191,7 @@ class Evolution:
         if not 0 <= share < 1:
             raise ValueError(f"fraction to prune must be in [0, 1), got {share}")
         with self._dormant.awake(sparse_layers(self.model)):
-            update = self._planned(share, None, grows=False)
+            update = self._planned(share, None)
             return UpdateRecord(self.steps, share, self._changes.make(update.prune()))
 
     @torch.no_grad()
@@ -481,10 +503,24 @@ class Evolution:
             for path, layer in layers.items()
         ]
 
-    def _planned(self, fraction: float, density: float | None, grows: bool) -> Update:
+    def _planned(
+        self, fraction: float, density: float | None, probed: Mapping[str, Site] | None = None
+    ) -> Update:
+        """An update that drops only if `probed` is None, and else looks at what it knows."""
         self._generator.set_state(self._ranks.first(self._generator.get_state()))
+        if probed:  # what layers keep of training stays for the next step
+            sites = [
+                replace(
+                    site,
+                    captured=probed[site.path].captured,
+                    probed=probed[site.path].probed,
+                    samples=self._activations.of(site.path) if self._activations else None,
+                )
+                for site in self._sites(fraction, grows=False)
+            ]
+        else:
+            sites = self._sites(fraction, grows=probed is not None)
         plots = [
-            Plot(site, self.method, self._drop, self._early.pop(site.path, None))
-            for site in self._sites(fraction, grows)
+            Plot(site, self.method, self._drop, self._early.pop(site.path, None)) for site in sites
         ]
         return Update(self.method, self._drop, self._grow, plots, fraction, density, self._shares)

@@ -92,7 +92,7 @@ class Update:
     def prune(self) -> Iterator[Decision]:
         """What is to go in every layer, nothing growing."""
         nothing = torch.empty(0, dtype=torch.int64)
-        if self._method.scope == "global":
+        if self._method.scope == "global" or self._method.redistribute == "ranking":
             asked = round(self._fraction * sum(plot.nnz for plot in self._plots))
             most = sum(max(0, plot.nnz - 1) for plot in self._plots)
             keep = kept_together(self._plots, min(asked, most))
