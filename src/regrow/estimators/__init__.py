@@ -9,3 +9,7 @@ except ModuleNotFoundError as error:
         f"({error.name} is missing)",
         name=error.name,
     ) from None
+
+from regrow.estimators.rbm import SparseRBM
+
+__all__ = ["SparseRBM"]

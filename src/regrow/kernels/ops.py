@@ -341,3 +341,6 @@ linear = differentiable(
     gradients=_gradients,
     keeping=_linear_keeping,
 )
+
+# Both passes without autograd, for learning rules that form gradients of their own.
+forward, backward = _linear, _linear_backward

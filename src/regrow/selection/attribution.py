@@ -10,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from regrow.estimators.classes import encoded, split
+from regrow.estimators.rows import Rows, Scale, batches
 from regrow.evolution import Evolution
 from regrow.evolution.schedules import Cosine
 from regrow.layers import SparseLayer, sparse_layers, sparsify
-from regrow.estimators.classes import encoded, split
-from regrow.estimators.rows import Rows, Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 
 Metric = Callable[[nn.Sequential, Tensor], Tensor]

@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from regrow.estimators.classes import encoded
+from regrow.estimators.rows import Scale, batches
 from regrow.evolution import Evolution
 from regrow.evolution.growth import best_free, each_tile, single
 from regrow.evolution.site import Candidates, Site
 from regrow.layers import SparseLinear
-from regrow.estimators.classes import encoded
-from regrow.estimators.rows import Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 from regrow.topology import Topology
 from regrow.topology.select import without_nearest_zero

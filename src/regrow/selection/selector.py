@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from regrow.layers import SparseLayer
 from regrow.estimators.rows import SCALES, Rows
+from regrow.layers import SparseLayer
 
 
 class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]

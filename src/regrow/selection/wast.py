@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regrow.estimators.rows import Rows, Scale, batches
 from regrow.evolution import Evolution
 from regrow.layers import SparseLayer
 from regrow.selection.autoencoder import SparseAutoencoder
-from regrow.estimators.rows import Rows, Scale, batches
 from regrow.selection.selector import FeatureSelector, input_strength
 from regrow.topology import Topology
 from regrow.topology.select import without_nearest_zero
