@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from regrow.data import Dataset
 from regrow.evolution import Evolution
 from regrow.layers import sparse_layers
+from regrow.training.flops import FlopCount
 from regrow.training.loop import data_order
 from regrow.training.rates import rate_factor
 from regrow.training.score import Score, loss_of, score_of
@@ -37,6 +38,7 @@ def fit(
     rate_schedule: str = "constant",
     warm_up: float = 0.0,
     augment: Callable[[Tensor], Tensor] | None = None,
+    count_flops: bool = False,
     after_step: Callable[[int], object] | None = None,
     at_epoch: Callable[[int], Row | None] | None = None,
 ) -> list[Row]:
@@ -59,6 +61,7 @@ def fit(
             ``step`` (a tenth at half and again at three quarters).
         warm_up: Share of the training in which the rates rise from 0.
         augment: Changes the inputs of every batch of training.
+        count_flops: Whether rows tell the FLOPs of the training.
         after_step: Called with the number of steps done, after each but before the update.
         at_epoch: Called with the number of epochs done, when they are measured and before the
             update; what it returns joins the row.
@@ -67,7 +70,9 @@ def fit(
         One row an epoch: ``epoch``, ``train_loss`` (mean over the epoch), ``test`` and
         ``validation`` (scores; left out where the part is empty), ``test_loss``,
         ``validation_loss``, ``connections`` of the sparse layers and the dense ones, ``seconds`` of
-        training. A training whose loss is no longer finite ends with a row in which it is ``nan``.
+        training, and, if asked for, ``flops``: of the training so far, forward and backward with
+        the connections of each step, and of the gradients that growth has looked at. A training
+        whose loss is no longer finite ends with a row in which it is ``nan``.
 
     Example:
         >>> from regrow.data import load
@@ -82,7 +87,8 @@ def fit(
     rates = [group["lr"] for group in optimizer.param_groups]
     total = epochs * math.ceil(len(x) / batch_size)
     rows: list[Row] = []
-    steps = 0
+    steps = flops = 0
+    count = FlopCount(model, x[:1]) if count_flops else None
     torch.manual_seed(seed)
     for epoch in range(epochs):
         begin, lost = time.perf_counter(), 0.0
@@ -98,22 +104,31 @@ def fit(
             optimizer.zero_grad()
             steps += 1
             lost += value.item() * len(chosen)
+            flops += len(chosen) * (count.forward + count.backward) if count is not None else 0
             if after_step is not None:
                 after_step(steps)
             if evolution is not None and number < len(batches):
-                evolution.step()
+                flops += len(chosen) * _evolved(evolution, count)
         seconds = time.perf_counter() - begin
         row = {"epoch": epoch + 1, "train_loss": lost / len(x), **measured(model, dataset)}
         row["connections"] = connections(model)
+        row |= {"flops": flops} if count_flops else {}
         row |= (at_epoch(epoch + 1) if at_epoch is not None else None) or {}
         rows.append(row)
         if not math.isfinite(row["train_loss"]):
             return rows
         begin = time.perf_counter()
         if evolution is not None:
-            evolution.step()
+            flops += len(chosen) * _evolved(evolution, count)
         row["seconds"] = seconds + time.perf_counter() - begin
     return rows
+
+
+def _evolved(evolution: Evolution, count: FlopCount | None) -> int:
+    """Let the topology change if it is time; FLOPs of a sample that this took."""
+    record = evolution.step()
+    looked = record is not None and evolution.looks_at_gradients
+    return count.dense_gradient if looked and count is not None else 0
 
 
 def measured(model: nn.Module, dataset: Dataset) -> Row:
