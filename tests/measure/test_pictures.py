@@ -92,6 +92,13 @@ def test_a_loss_over_many_sizes_is_logarithmic_and_a_score_is_not() -> None:
     assert pictures.curves(lines, title="t", percent=True).axes[0].get_yscale() == "linear"
 
 
+def test_curves_in_logarithms_have_a_tick_at_each_x() -> None:
+    lines = {"set": [([0.01, 0.1, 1.0], [3.0, 20.0, 100.0])]}
+    axes = pictures.curves(lines, title="t", logarithmic=True).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_xticks().tolist() == [0.01, 0.1, 1.0]
+
+
 def test_a_floor_cuts_a_score_without_bound() -> None:
     lines = {"set": [([1, 2, 3], [-1e4, 0.2, 0.8])]}
     assert pictures.curves(lines, title="t", floor=-0.5).axes[0].get_ylim()[0] == -0.5

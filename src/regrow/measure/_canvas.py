@@ -41,6 +41,7 @@ FONT = 8.5
 """Points; a picture is shown about 1.5 times its size."""
 
 _STEPS = (1, 2, 5, 10)
+_TICKS = 8
 _KNOWN_ARMS = {"set": "blue", "static": "orange", "rigl": "purple", "dense": "grey"}
 _FREE_COLOURS = ("green", "ochre", "teal", "red", "purple", "orange", "blue")
 
@@ -227,6 +228,23 @@ def scale(
     axes.yaxis.set_major_formatter(
         FuncFormatter(_percent_ticks(axes) if percent else _tick_formatter(unsigned))
     )
+
+
+def logarithms(axes: Axes, values: Sequence[float]) -> None:
+    """Both axes in logarithms, with a tick at each value of x where they are at most eight."""
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+
+    ticks = axes.xaxis.get_major_formatter(), axes.yaxis.get_major_formatter()
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    few = len(values) <= _TICKS
+    axes.xaxis.set_major_locator(
+        FixedLocator(values) if few else LogLocator(subs=(1, 2, 5), numticks=_TICKS)
+    )
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=_TICKS))
+    for axis, tick in zip((axes.xaxis, axes.yaxis), ticks, strict=True):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(tick)
 
 
 def _percent_ticks(axes: Axes) -> Callable[[float, int | None], str]:

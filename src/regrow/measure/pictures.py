@@ -28,6 +28,7 @@ from regrow.measure._canvas import (
     integer_ticks,
     label_ends,
     label_x,
+    logarithms,
     new_figure,
     save_png,
     scale,
@@ -83,6 +84,7 @@ def curves(
     colours: Mapping[str, str] | None = None,
     percent: bool = False,
     floor: float | None = None,
+    logarithmic: bool = False,
 ) -> Figure:
     """Draw one line per arm, its seeds as thin lines behind their mean, its name beside its end.
 
@@ -96,6 +98,8 @@ def curves(
         colours: Arm name to a key of `COLOURS`; by default `arm_colours`.
         percent: Whether y is a fraction to be labelled in percent.
         floor: The lowest y shown, for a score that has no lower bound; `None` shows all.
+        logarithmic: Whether both axes are logarithmic, for what is greater than 0 and spans
+            several powers; x has a tick at each of at most eight values.
 
     Returns:
         The figure, 4.0 x 2.65 inches.
@@ -123,6 +127,11 @@ def curves(
             x, y = _mean([_pair(x, y) for x, y in (dashed or {}).get(arm, ())])
             axes.plot(x, y, color=colour, linewidth=1.1, linestyle=(0, (3, 2)), alpha=0.8)
     scale(axes, percent=percent, floor=floor, whole=x_label == "epoch")
+    if logarithmic:
+        logarithms(
+            axes,
+            sorted({float(v) for seeds in arms.values() for x, _ in seeds for v in np.ravel(x)}),
+        )
     label_x(axes, x_label)
     label_ends(axes, ends)
     return figure

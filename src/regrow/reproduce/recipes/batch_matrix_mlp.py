@@ -1,0 +1,633 @@
+"""Batch matrix form: gradients without autograd, exact, and cheap where weights are sparse.
+
+W. Wesselink, B. Grooten, H. van de Wetering, Q. Xiao, D. C. Mocanu, "Batch matrix-form equations
+and implementation of multilayer perceptrons", 2025.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from regrow import densify, sparse_layers
+from regrow import matrixform as mf
+from regrow.data import Dataset
+from regrow.measure import pictures
+from regrow.measure.bench import Curve, Point
+from regrow.reproduce.networks import mlp
+from regrow.reproduce.recipe import (
+    Claim,
+    Context,
+    Figures,
+    Outcomes,
+    Part,
+    Recipe,
+    Scale,
+    Table,
+    part,
+)
+from regrow.training.augment import augmented
+from regrow.training.fit import fit
+from regrow.training.loop import data_order
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+STEP = 1e-5
+SMOOTH = 1e-6
+BATCH = 100
+NETWORKS = ("dense", "masked", "csr")
+PAPER = "W. Wesselink et al., 2025"
+BOUND = "our bound"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes and lengths of the experiments."""
+
+    data: str
+    limit_train: int | None
+    hidden: tuple[int, ...]
+    densities: tuple[float, ...]
+    shapes: int
+    rounds: int
+    twin_density: float = 0.05
+    twin_steps: int = 200
+    epochs: int = 0
+
+
+# The scalar that an equation is checked with, the arrays it depends on, their gradients by the
+# equation, and the scalar once more for autograd.
+Case = tuple[Callable[[], float], list[Array], Callable[[], list[Array]], Callable[..., Tensor]]
+
+
+def _srelu(z: Tensor, a_l: Tensor, t_l: Tensor, a_r: Tensor, t_r: Tensor) -> Tensor:
+    inner = torch.where(z >= t_r, t_r + a_r * (z - t_r), z)
+    return torch.where(z <= t_l, t_l + a_l * (z - t_l), inner)
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[], Any], Callable[..., Tensor]]] = {
+    "linear": (mf.Identity, lambda z: z),
+    "ReLU": (mf.ReLU, torch.relu),
+    "leaky ReLU": (lambda: mf.LeakyReLU(0.2), lambda z: functional.leaky_relu(z, 0.2)),
+    "All-ReLU, odd layer": (lambda: mf.AllReLU(0.6, 1), lambda z: torch.where(z < 0, -0.6 * z, z)),
+    "All-ReLU, even layer": (lambda: mf.AllReLU(0.6, 2), lambda z: torch.where(z < 0, 0.6 * z, z)),
+    "SReLU": (lambda: mf.SReLU(-0.3, -0.2, 0.7, 0.4), _srelu),
+    "tanh": (mf.HyperbolicTangent, torch.tanh),
+    "sigmoid": (mf.Sigmoid, torch.sigmoid),
+    "softmax": (mf.Softmax, lambda z: z.softmax(1)),
+    "log-softmax": (mf.LogSoftmax, lambda z: z.log_softmax(1)),
+}
+LOSSES: dict[str, tuple[Any, Callable[[Tensor, Tensor], Tensor]]] = {
+    "squared error": (mf.SquaredError(), lambda y, t: (y - t).square().sum()),
+    "cross-entropy": (mf.CrossEntropy(), lambda y, t: -(t * y.log()).sum()),
+    "softmax cross-entropy": (
+        mf.SoftmaxCrossEntropy(),
+        lambda y, t: -(t * y.log_softmax(1)).sum(),
+    ),
+    "logistic cross-entropy": (
+        mf.LogisticCrossEntropy(),
+        lambda y, t: -(t * functional.logsigmoid(y)).sum(),
+    ),
+    "negative log-likelihood": (
+        mf.NegativeLogLikelihood(),
+        lambda y, t: -(y * t).sum(1).log().sum(),
+    ),
+}
+
+
+def equations(context: Context, seed: int) -> Figures:
+    """Largest error of every equation over random shapes, and over a batch, a row, a column of 1.
+
+    Errors are relative to the largest entry of the gradient, or to 1 where that is smaller.
+    """
+    settings: Settings = context.settings
+    rng = np.random.default_rng(seed)
+    shapes = [(1, 4, 3), (5, 1, 3), (5, 4, 1), (1, 1, 1)]
+    shapes += [tuple(rng.integers(1, 9, 3).tolist()) for _ in range(settings.shapes)]
+    worst: Figures = {}
+    for shape in shapes:
+        for name, case in _cases(rng, *shape):
+            found = worst.setdefault(
+                name, {"autograd": 0.0, "differences": 0.0, "entries": 0, "kinks": 0}
+            )
+            for figure, value in _errors(*case).items():
+                joined = sum if figure in ("entries", "kinks") else max
+                found[figure] = joined((found[figure], value))
+    return {"equations": worst, "gathered": max(_gathered(rng, *shape) for shape in shapes)}
+
+
+def _cases(rng: np.random.Generator, n: int, d: int, k: int) -> Iterator[tuple[str, Case]]:
+    for name in ACTIVATIONS:
+        for sparse in (False, True):
+            yield name, _layer(rng, n, d, k, name, sparse, 1.0)
+            yield "dropout of weights", _layer(rng, n, d, k, name, sparse, 0.6)
+    yield "batch normalisation", _normalisation(rng, n, d)
+    for name, (loss, theirs) in LOSSES.items():
+        y, t = rng.uniform(0.1, 0.9, (2, n, k))
+        yield (
+            name,
+            (
+                lambda loss=loss, y=y, t=t: loss.value(y, t),
+                [y],
+                lambda loss=loss, y=y, t=t: [loss.gradient(y, t)],
+                lambda y, t=t, theirs=theirs: theirs(y, torch.from_numpy(t)),
+            ),
+        )
+
+
+def _layer(
+    rng: np.random.Generator, n: int, d: int, k: int, name: str, sparse: bool, keep: float
+) -> Case:
+    """A layer followed by a weighted sum of its outputs."""
+    ours, theirs = ACTIVATIONS[name]
+    weight = _sparse(rng, k, d) if sparse else mf.DenseWeight(rng.standard_normal((k, d)))
+    layer = mf.Linear(weight, rng.standard_normal(k), ours(), keep=keep, generator=rng)
+    x, dy = rng.standard_normal((n, d)), rng.standard_normal((n, k))
+    again = int(rng.integers(2**31))
+
+    def value() -> float:
+        layer.generator = np.random.default_rng(again)  # drops the same weights every time
+        return float((layer.forward(x) * dy).sum())
+
+    def gradients() -> list[Array]:
+        value()
+        return [layer.backward(dy), *(p.gradient for p in layer.parameters)]
+
+    def output(x: Tensor, values: Tensor, bias: Tensor, *numbers: Tensor) -> Tensor:
+        kept = values if layer.kept is None else values * torch.from_numpy(layer.kept)
+        if isinstance(weight, mf.SparseWeight):
+            places = (torch.from_numpy(weight.positions),)
+            kept = kept.new_zeros(k * d).index_put(places, kept).view(k, d)
+        z = functional.linear(x, kept, bias[0])
+        return (theirs(z, *numbers) * torch.from_numpy(dy)).sum()
+
+    return value, [x, *(p.value for p in layer.parameters)], gradients, output
+
+
+def _normalisation(rng: np.random.Generator, n: int, d: int) -> Case:
+    layer = mf.BatchNormalization(d)
+    layer.gamma.value, layer.beta.value = rng.standard_normal((2, 1, d))
+    x, dy = rng.standard_normal((2, n, d))
+
+    def value() -> float:
+        return float((layer.forward(x) * dy).sum())
+
+    def gradients() -> list[Array]:
+        value()
+        return [layer.backward(dy), layer.gamma.gradient, layer.beta.gradient]
+
+    def output(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        r = x - x.mean(0)
+        z = r / (r.square().mean(0) + layer.epsilon).sqrt()
+        return ((gamma * z + beta) * torch.from_numpy(dy)).sum()
+
+    return value, [x, layer.gamma.value, layer.beta.value], gradients, output
+
+
+def _errors(
+    value: Callable[[], float],
+    arrays: list[Array],
+    gradients: Callable[[], list[Array]],
+    theirs: Callable[..., Tensor],
+) -> dict[str, float]:
+    """Of an equation at one point, against autograd and against central differences.
+
+    An entry whose differences at one and at two steps disagree has a kink between, and is left
+    out of the latter.
+    """
+    ours = [gradient.copy() for gradient in gradients()]
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    expected = torch.autograd.grad(theirs(*tensors), tensors)
+    autograd = max(_error(o, e.numpy()) for o, e in zip(ours, expected, strict=True))
+    differences, kinks = 0.0, 0
+    for array, gradient in zip(arrays, ours, strict=True):
+        near, far = (_central(value, array, step) for step in (STEP, 2 * STEP))
+        smooth = np.abs(near - far) < SMOOTH * max(1.0, float(np.abs(gradient).max()))
+        kinks += int((~smooth).sum())
+        if smooth.any():
+            differences = max(differences, _error(gradient[smooth], near[smooth]))
+    entries = sum(array.size for array in arrays)
+    return {"autograd": autograd, "differences": differences, "entries": entries, "kinks": kinks}
+
+
+def _central(value: Callable[[], float], array: Array, step: float) -> Array:
+    found, flat = np.empty(array.size), array.reshape(-1)
+    for i, at in enumerate(flat.tolist()):
+        flat[i] = at + step
+        above = value()
+        flat[i] = at - step
+        found[i] = (above - value()) / (2 * step)
+        flat[i] = at
+    return found.reshape(array.shape)
+
+
+def _gathered(rng: np.random.Generator, n: int, d: int, k: int) -> float:
+    """How far the gradient of a sparse weight is from the dense one read at its positions."""
+    weight = _sparse(rng, k, d)
+    x, dy = rng.standard_normal((n, d)), rng.standard_normal((n, k))
+    dense = mf.DenseWeight(weight.matrix()).gradient(dy, x).reshape(-1)[weight.positions]
+    return _error(weight.gradient(dy, x), dense)
+
+
+def _sparse(rng: np.random.Generator, k: int, d: int) -> mf.SparseWeight:
+    nnz = max(1, round(0.4 * k * d))
+    positions = np.sort(rng.choice(k * d, nnz, replace=False))
+    return mf.SparseWeight((k, d), positions, rng.standard_normal(nnz))
+
+
+def _error(found: Array, expected: Array) -> float:
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+
+
+def twins(context: Context, dtype: str, seed: int) -> Figures:
+    """One network three times, trained side by side: in matrix form, as CSR layers, masked."""
+    settings: Settings = context.settings
+    data = context.load(settings.data, limit_train=settings.limit_train)
+    density = settings.twin_density
+    model = _network("csr", data, settings, density, seed).to(getattr(torch, dtype))
+    nets = {"csr": model, "masked": _masked(model)}
+    ours, momentum = _matrix_form(model), mf.Nesterov(0.9)
+    rate = _rate(density)
+    optimizers = {name: _sgd(net, rate) for name, net in nets.items()}
+    losses: dict[str, list[float]] = {name: [] for name in ("matrix form", *nets)}
+    for chosen in islice(_batches(data, seed), settings.twin_steps):
+        x, y = data.x_train[chosen].to(getattr(torch, dtype)), data.y_train[chosen]
+        for name, net in nets.items():
+            losses[name].append(_step(net, optimizers[name], x, y))
+        t = mf.one_hot(y.numpy(), data.n_classes or 1).astype(dtype)
+        found = mf.train_batch(ours, mf.SoftmaxCrossEntropy(), momentum, x.numpy(), t, rate)
+        losses["matrix form"].append(found)
+    reference = np.array(losses["matrix form"])
+    apart = {name: np.abs(np.array(losses[name]) / reference - 1).tolist() for name in nets}
+    return {
+        "steps": len(reference),
+        "first": float(reference[0]),
+        "last": float(reference[-1]),
+        "apart": apart,
+    }
+
+
+def _matrix_form(model: nn.Module) -> mf.MultilayerPerceptron:
+    layers = list(sparse_layers(model).values())
+    made = []
+    for number, layer in enumerate(layers, start=1):
+        assert isinstance(layer.bias, Tensor)
+        shape = layer.topology.shape
+        weight = mf.SparseWeight(
+            (shape[0], shape[1]),
+            layer.topology.positions.numpy(),
+            layer.values.detach().numpy().copy(),
+        )
+        activation = mf.ReLU() if number < len(layers) else mf.Identity()
+        made.append(mf.Linear(weight, layer.bias.detach().numpy().copy(), activation))
+    return mf.MultilayerPerceptron(made)
+
+
+class _Mask(nn.Module):
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def _masked(model: nn.Module) -> nn.Module:
+    """The same function with dense weights under masks, as most code of sparse training has it."""
+    masks = {path: layer.topology.mask() for path, layer in sparse_layers(model).items()}
+    twin = densify(copy.deepcopy(model))
+    for path, mask in masks.items():
+        kind = twin.get_submodule(path).weight.dtype
+        parametrize.register_parametrization(
+            twin.get_submodule(path), "weight", _Mask(mask.to(kind))
+        )
+    return twin
+
+
+def _network(
+    kind: str, data: Dataset, settings: Settings, density: float, seed: int
+) -> nn.Sequential:
+    sizes = [data.n_features, *settings.hidden, data.n_classes or 1]
+    if kind == "dense":
+        return mlp(sizes, seed=seed)
+    model = mlp(sizes, seed=seed, density=density, allocation="er", full="sparse", compute="csr")
+    return model if kind == "csr" else _masked(model)  # type: ignore[return-value]
+
+
+def _rate(density: float) -> float:
+    """The learning rates of the authors' runs."""
+    return 0.1 if density <= 0.01 else 0.03 if density <= 0.1 else 0.01
+
+
+def _sgd(model: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True)
+
+
+def _batches(data: Dataset, seed: int) -> Iterator[Tensor]:
+    epoch = 0
+    while True:
+        yield from data_order(len(data.x_train), seed, epoch).split(BATCH)
+        epoch += 1
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    loss = functional.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def speed(context: Context, seed: int) -> Figures:
+    """Seconds of an epoch of every network at every density, in turns, rounds there and back."""
+    settings: Settings = context.settings
+    data = context.load(settings.data, limit_train=settings.limit_train)
+    nets = {}
+    for density in settings.densities:
+        for kind in NETWORKS:
+            model = _network(kind, data, settings, density, seed)
+            nets[kind, density] = model, _sgd(model, 0.01)
+    seconds: dict[tuple[str, float], list[float]] = {key: [] for key in nets}
+    torch.set_flush_denormal(True)
+    for turn in range(settings.rounds + 1):
+        for key in list(nets) if turn % 2 else reversed(nets):
+            model, optimizer = nets[key]
+            begin = time.perf_counter()
+            batches = data_order(len(data.x_train), seed, turn).split(BATCH)
+            for chosen in batches if turn else batches[:5]:  # the first round warms up
+                _step(model, optimizer, data.x_train[chosen], data.y_train[chosen])
+            if turn:
+                seconds[key].append(time.perf_counter() - begin)
+    torch.set_flush_denormal(False)
+    return {
+        kind: [seconds[kind, density] for density in settings.densities] for kind in NETWORKS
+    } | {"samples": len(data.x_train), "threads": torch.get_num_threads()}
+
+
+def accuracy(context: Context, network: str, density: float, seed: int) -> Figures:
+    """A whole training, as the authors' runs have it, with their learning rates."""
+    settings: Settings = context.settings
+    data = context.load(settings.data, limit_train=settings.limit_train)
+    model = _network(network, data, settings, density, seed)
+    coins, shape = torch.Generator().manual_seed(seed), (data.image_shape or (1, 1))
+    planes = (1, *shape) if len(shape) == 2 else shape
+    rows = fit(
+        model,
+        data,
+        _sgd(model, _rate(density)),
+        epochs=settings.epochs,
+        batch_size=BATCH,
+        seed=seed,
+        rate_schedule="step",
+        augment=lambda x: augmented(x, (planes[0], planes[1], planes[2]), coins),
+    )
+    return {"test": rows[-1]["test"], "seconds": statistics.median(r["seconds"] for r in rows)}
+
+
+def parts(settings: Settings, seeds: range, done: Outcomes) -> Iterator[Part]:
+    """The equations, the same losses, the times, and at full scale the accuracies."""
+    for seed in seeds:
+        yield part(equations, seed=seed)
+        yield from (part(twins, dtype=dtype, seed=seed) for dtype in ("float32", "float64"))
+    yield part(speed, alone=True, seed=0)
+    if settings.epochs:
+        for density in settings.densities:
+            for network in ("masked", "csr"):
+                yield from (
+                    part(accuracy, network=network, density=density, seed=seed) for seed in seeds
+                )
+
+
+def _curve(settings: Settings, found: Figures, against: str) -> Curve:
+    """Times of one kind of network and of CSR, as the benchmark of a layer holds them."""
+    points = []
+    for index, density in enumerate(settings.densities):
+        times = {
+            "dense": 1e3 * statistics.median(found[against][index]),
+            "csr": 1e3 * statistics.median(found["csr"][index]),
+        }
+        points.append(Point(density, times, times, ""))
+    return Curve(settings.hidden[-1], settings.hidden[0], points)
+
+
+def claims(settings: Settings, done: Outcomes) -> list[Claim]:
+    """What the spec of the equations promises; the crossover is reported."""
+    checked = done.of(equations)
+    each = [error for found in checked.values("equations") for error in found.values()]
+    autograd, differences = (max(e[name] for e in each) for name in ("autograd", "differences"))
+    kinks, entries = (sum(e[name] for e in each) for name in ("kinks", "entries"))
+    gathered = max(checked.values("gathered"))
+    apart, apart64 = (
+        {
+            name: max(max(f[name]) for f in done.of(twins, dtype=dtype).values("apart"))
+            for name in ("csr", "masked")
+        }
+        for dtype in ("float32", "float64")
+    )
+    steps = min(done.of(twins).values("steps"))
+    times = done.of(speed).values("csr")[0]
+    medians = [statistics.median(t) for t in times]
+    pairs = sorted(zip(settings.densities, medians, strict=True))
+    found = done.of(speed).found[0].figures
+    crossings = {name: _curve(settings, found, name) for name in ("dense", "masked")}
+    lowest = min(settings.densities)
+    at = settings.densities.index(lowest)
+    gains = {name: crossings[name].points[at].against_dense("csr") for name in crossings}
+    return [
+        Claim(
+            "Every equation agrees with autograd in float64, relative error below 1e-7",
+            f"largest {autograd:.1e} over {entries} entries of gradients",
+            autograd < 1e-7,
+            BOUND,
+        ),
+        Claim(
+            "Every equation agrees with finite differences in float64, relative error below 1e-7",
+            f"largest {differences:.1e}; {kinks} of {entries} entries next to a kink are left out",
+            differences < 1e-7,
+            BOUND,
+        ),
+        Claim(
+            "The gradient of a sparse weight is the dense gradient at its positions",
+            f"largest relative difference {gathered:.1e}",
+            gathered < 1e-7,
+            BOUND,
+        ),
+        Claim(
+            f"Over {steps} steps in float32 the matrix form has its twins' losses, within 1e-4",
+            f"largest relative difference {apart['csr']:.1e} (CSR layers), "
+            f"{apart['masked']:.1e} (masked)",
+            max(apart.values()) < 1e-4 and steps == settings.twin_steps,
+            BOUND,
+        ),
+        Claim(
+            f"Over {steps} steps in float64 it has them within 1e-10",
+            f"largest relative difference {apart64['csr']:.1e} (CSR layers), "
+            f"{apart64['masked']:.1e} (masked)",
+            max(apart64.values()) < 1e-10,
+            BOUND,
+        ),
+        Claim(
+            "An epoch of the CSR network takes the less time the fewer its connections",
+            ", ".join(f"{d:g}: {s:.2f} s" for d, s in reversed(pairs)),
+            all(a[1] < b[1] for a, b in pairwise(pairs)),
+            PAPER,
+        ),
+        Claim(
+            "CSR pays below a density of about 0.1 (authors' logs, on their machine)",
+            "; ".join(
+                f"as fast as {name} at density {curve.break_even:g}"
+                if curve.break_even is not None
+                else f"never as fast as {name}"
+                for name, curve in crossings.items()
+            ),
+            None,
+            PAPER,
+        ),
+        Claim(
+            "At density 0.01 CSR is 4 times as fast as masked (authors' logs, on their machine)",
+            f"at {lowest:g}: {gains['masked']:.1f} times masked, {gains['dense']:.1f} times dense",
+            None,
+            PAPER,
+        ),
+    ]
+
+
+def tables(settings: Settings, done: Outcomes) -> list[Table]:
+    """Errors of the equations, and the times."""
+    by_name: dict[str, list[Any]] = {}
+    for found in done.of(equations).values("equations"):
+        for name, error in found.items():
+            by_name.setdefault(name, []).append(error)
+    rows = [
+        [
+            name,
+            *(f"{max(e[column] for e in errors):.1e}" for column in ("autograd", "differences")),
+            sum(e["entries"] for e in errors),
+        ]
+        for name, errors in by_name.items()
+    ]
+    heads = ["equation", "against autograd", "against differences", "entries"]
+    note = (
+        "Largest relative errors. Layers have a dense and a sparse weight; the dropout of weights "
+        "goes with every activation."
+    )
+    made = [Table("Equations, float64", heads, rows, note)]
+    found = done.of(speed).found[0].figures
+    timed = []
+    for index, density in enumerate(settings.densities):
+        medians = {name: statistics.median(found[name][index]) for name in NETWORKS}
+        gains = [f"{medians[name] / medians['csr']:.2f}x" for name in ("dense", "masked")]
+        timed.append([f"{density:g}", *(f"{s:.3f}" for s in medians.values()), *gains])
+    heads = ["density", *NETWORKS, "csr against dense", "csr against masked"]
+    title = f"Seconds of an epoch of {found['samples']} samples, {settings.data}"
+    note = f"{found['threads']} thread; medians of {settings.rounds} rounds in turns."
+    made.append(Table(title, heads, timed, note))
+    if settings.epochs:
+        reached = [
+            [
+                f"{density:g}",
+                *(
+                    done.of(accuracy, network=network, density=density).text("test", percent=True)
+                    for network in ("masked", "csr")
+                ),
+            ]
+            for density in settings.densities
+        ]
+        made.append(Table("Test accuracy, %", ["density", "masked", "csr"], reached))
+    return made
+
+
+def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
+    """Time against density, and how far the losses of twins are apart."""
+    found = done.of(speed).found[0].figures
+    densities: Sequence[float] = settings.densities
+    arms = {
+        name: [
+            (densities, [sorted(s)[rank] for s in found[name]])
+            for rank in range(len(found[name][0]))
+        ]
+        for name in NETWORKS
+    }
+    colours = {"csr": "blue", "masked": "orange", "dense": "grey"}
+    crossing = "Where sparse products begin to pay"
+    apart = "How far the losses of the twins are apart"
+    twin = {
+        f"{name}, {dtype}": [
+            (np.arange(1, len(f[name]) + 1), np.maximum.accumulate(np.maximum(f[name], 1e-17)))
+            for f in done.of(twins, dtype=dtype).values("apart")
+        ]
+        for dtype in ("float32", "float64")
+        for name in ("csr", "masked")
+    }
+    return {
+        crossing: pictures.curves(
+            arms,
+            title=crossing,
+            subtitle=f"seconds of an epoch, {settings.data}; thin: rounds",
+            x_label="density",
+            colours=colours,
+            logarithmic=True,
+        ),
+        apart: pictures.curves(
+            twin,
+            title=apart,
+            subtitle="largest relative difference so far from the matrix form",
+            x_label="step",
+        ),
+    }
+
+
+_SMALL = Settings(
+    data="fashion-mnist",
+    limit_train=10_000,
+    hidden=(1024, 512),
+    densities=(1.0, 0.5, 0.2, 0.1, 0.05, 0.01),
+    shapes=16,
+    rounds=5,
+)
+_QUICK = Settings(
+    data="digits",
+    limit_train=None,
+    hidden=(256, 128),
+    densities=(1.0, 0.2, 0.05),
+    shapes=2,
+    rounds=2,
+    twin_steps=50,
+    epochs=2,
+)
+_PAPER = Settings(
+    data="cifar10",
+    limit_train=None,
+    hidden=(1024, 512),
+    densities=(1.0, 0.5, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001),
+    shapes=16,
+    rounds=5,
+    epochs=100,
+)
+
+RECIPE = Recipe(
+    scales={
+        "quick": Scale(_QUICK, seeds=1),
+        "small": Scale(_SMALL, seeds=3, data=("fashion-mnist",)),
+        "paper": Scale(_PAPER, seeds=3, data=("cifar10",)),
+    },
+    parts=parts,
+    claims=claims,
+    tables=tables,
+    pictures=draw,
+)
