@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from regrow.data import Dataset
 from regrow.evolution import Method, methods
+from regrow.evolution.fitted import falling, n_of_m, pattern_for
 from regrow.evolution.schedules import Cosine
-from regrow.topology import Block, NofM
+from regrow.topology import NofM
 from regrow.training.errors import OptionError
 from regrow.training.model import DEFAULT_DENSITY, Beginning, sparse_shapes
 from regrow.training.options import TrainOptions
 
 _SCHEDULE_SHARE = 0.75
-_WIDEST = 64  # columns over which n of m are counted, at most
-# By scope, the pattern of a topology that keeps it.
-_PATTERNS = {"row": "fan-in", "column": "fan-out"}
 
 
 def method_parts(
@@ -68,18 +65,10 @@ def method_parts(
 def _falling(
     density: Any, options: TrainOptions, method: Method, parts: dict[str, Any], dataset: Dataset
 ) -> dict[str, Any]:
-    """A density schedule for this run: it ends with an update, and with the density asked for.
-
-    One that goes up and down does so in tenths of the training, where it is short.
-    """
     every = parts.get("every", method.every)
     if every == "epoch":
         every = steps_of_an_epoch(options, dataset)
-    until = max(parts["until"] - parts["until"] % every, min(every, parts["until"]))
-    density = replace(density, end=options.density or DEFAULT_DENSITY)
-    if hasattr(density, "length"):
-        density = replace(density, length=max(1, min(density.length, until // 10)))
-    return {"until": until, "density": density}
+    return falling(density, options.density or DEFAULT_DENSITY, parts["until"], every)
 
 
 def _last_update(options: TrainOptions, method: Method, total_steps: int) -> int:
@@ -103,13 +92,8 @@ def beginning(arm: str, parts: Mapping[str, Any]) -> Beginning:
     method = methods().get(arm)
     if method is None or not parts:
         return Beginning()
-    scope, unit, schedule = parts.get("scope", method.scope), method.unit, parts.get("density")
-    pattern = method.pattern
-    if pattern == "random" and isinstance(scope, str):
-        pattern = _PATTERNS.get(scope, pattern)
-    for form in (scope, unit):
-        if isinstance(form, (NofM, Block)):
-            pattern = form
+    schedule = parts.get("density")
+    pattern = pattern_for(method, parts.get("scope", method.scope))
     if schedule is None:
         return Beginning(None, pattern)
     density = float(schedule(0, parts["until"])) if callable(schedule) else 1.0
@@ -119,20 +103,3 @@ def beginning(arm: str, parts: Mapping[str, Any]) -> Beginning:
 def steps_of_an_epoch(options: TrainOptions, dataset: Dataset) -> int:
     """Optimizer steps of a pass over the training part."""
     return math.ceil(len(dataset.x_train) / options.batch_size)
-
-
-def n_of_m(density: float, shapes: Iterable[Sequence[int]]) -> NofM:
-    """The n of m whose density is nearest to one asked for, m dividing the columns of all layers.
-
-    Example:
-        >>> n_of_m(0.05, [(512, 784), (10, 512)])
-        NofM(n=1, m=16)
-        >>> n_of_m(0.5, [(512, 784), (10, 512)])
-        NofM(n=1, m=2)
-    """
-    common = math.gcd(*(math.prod(shape[1:]) for shape in shapes))
-    fitting = [m for m in range(1, min(common, _WIDEST) + 1) if common % m == 0]
-    tried = ((n, m) for m in fitting for n in {max(1, math.floor(density * m)),
-                                               max(1, math.ceil(density * m))})  # fmt: skip
-    n, m = min(tried, key=lambda pair: (abs(pair[0] / pair[1] - density), pair[1]))
-    return NofM(n, m)
