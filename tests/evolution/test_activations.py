@@ -69,6 +69,56 @@ def test_a_convolution_sees_patches(axes: int) -> None:
     torch.testing.assert_close(product, outputs)
 
 
+def test_a_look_sees_whole_passes_in_evaluation_until_the_next_update() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        regrow.SparseLinear(5, 4, density=0.5),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        regrow.SparseLinear(4, 3, density=0.5),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    evolution = regrow.Evolution(model, optimizer, "ctre", every=1)
+    x = torch.randn(3 * ROWS, 5)
+    model(torch.zeros(8, 5)).sum().backward()
+    optimizer.step()
+    softmax = nn.Softmax(1)
+    evolution.look(lambda: [softmax(model(part)) for part in x.split(1000)])
+    assert all(module.training for module in model.modules() if module is not softmax)
+    hidden = torch.relu(model[0](x)).detach()
+    seen = evolution._activations
+    assert seen is not None
+    torch.testing.assert_close(seen.of("0"), (x, hidden))
+    torch.testing.assert_close(seen.of("3"), (hidden, model[3](hidden).detach().softmax(1)))
+    torch.testing.assert_close(seen.state_dict()["looked"]["0"], [x, hidden])
+    again = regrow.Evolution(model, optimizer, "ctre", every=1)
+    again.load_state_dict(evolution.state_dict())
+    assert again._activations is not None
+    torch.testing.assert_close(again._activations.of("0"), (x, hidden))
+    assert evolution.step() is not None
+    assert seen.of("0")[0].shape[0] == ROWS  # those of training again
+    for method in ("set", "rigl"):
+        regrow.Evolution(model, optimizer, method, every=None).look(
+            lambda: 1 / 0
+        )  # is not even called
+
+
+def test_a_look_decides_what_grows() -> None:
+    layer = regrow.SparseLinear(3, 2, topology=regrow.Topology((2, 3), torch.tensor([0, 4])))
+    with torch.no_grad():
+        layer.values.copy_(torch.tensor([0.1, 1.0]))
+        layer.bias.zero_()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    evolution = regrow.Evolution(layer, optimizer, "cte", every=None, fraction=0.5)
+    # Outputs are 0.1 of input 0 and 1 of input 1; input 2 is input 0 turned round.
+    column = torch.tensor([1.0, -2.0, 3.0])
+    x = torch.stack([column, torch.tensor([5.0, 1.0, -1.0]), -column], dim=1)
+    evolution.look(lambda: layer(x))
+    evolution.update()
+    # The weakest, at 0, is as similar as 2 is, and comes first; with its value.
+    assert layer.topology.positions.tolist() in ([0, 4], [2, 4])
+
+
 def test_copies_keep_nothing() -> None:
     layer = regrow.SparseLinear(3, 2, density=0.5)
     activations = listening(layer)

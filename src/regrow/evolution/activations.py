@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class Activations:
         self._model = model
         self._layers = dict(layers)
         self._rows: dict[str, tuple[Tensor, Tensor]] = {}
+        self._looked: dict[str, tuple[Tensor, Tensor]] = {}
         self._pending: dict[str, tuple[Tensor, Tensor]] = {}
         self._handles: list[RemovableHandle] = []
 
@@ -77,19 +78,73 @@ class Activations:
         for path in list(self._pending):
             self._settle(path)
 
+    @torch.no_grad()
+    def look(self, forward: Callable[[], object]) -> None:
+        """Keep all rows of some passes in evaluation, in place of those of training.
+
+        Args:
+            forward: Runs the passes. A module of activation that follows the model counts too.
+        """
+        rows: dict[str, list[tuple[Tensor, Tensor]]] = {path: [] for path in self._layers}
+        paths = {id(layer): path for path, layer in self._layers.items()}
+        open_: dict[str, tuple[Tensor, Tensor]] = {}
+
+        def passed(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if not given or not isinstance(output, Tensor):
+                return
+            if id(module) in paths:
+                path = paths[id(module)]
+                close(path)
+                open_[path] = given[0], output
+            elif type(module).__module__ in _PASSING:
+                for path, (x, y) in open_.items():
+                    if y is given[0] and output.shape == y.shape:
+                        open_[path] = x, output
+
+        def close(path: str) -> None:
+            if path in open_:
+                rows[path].append(_as_rows(self._layers[path], *open_.pop(path)))
+
+        modes = {module: module.training for module in self._model.modules()}
+        self._model.eval()
+        handle = nn.modules.module.register_module_forward_hook(passed)
+        try:
+            forward()
+        finally:
+            handle.remove()
+            for module, mode in modes.items():
+                module.training = mode
+        for path in rows:
+            close(path)
+        self._looked = {
+            path: (torch.cat([x for x, _ in found]), torch.cat([y for _, y in found]))
+            for path, found in rows.items()
+            if found
+        }
+
+    def forget(self) -> None:
+        """What was looked at is of the past."""
+        self._looked.clear()
+
     def of(self, path: str) -> tuple[Tensor, Tensor] | None:
         """Inputs ``[samples, columns]`` and outputs ``[samples, rows]`` of a layer."""
         self._settle(path)
-        return self._rows.get(path)
+        return self._looked.get(path) or self._rows.get(path)
 
     def state_dict(self) -> dict[str, Any]:
         """Rows by path."""
         self.settle()
-        return {path: list(rows) for path, rows in self._rows.items()}
+        return {
+            "rows": {path: list(rows) for path, rows in self._rows.items()},
+            "looked": {path: list(rows) for path, rows in self._looked.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up saved rows."""
-        self._rows = {path: (rows[0].clone(), rows[1].clone()) for path, rows in state.items()}
+        self._rows, self._looked = (
+            {path: (rows[0].clone(), rows[1].clone()) for path, rows in state[name].items()}
+            for name in ("rows", "looked")
+        )
 
     def went_through(self, path: str, x: Tensor, y: Tensor) -> None:
         """Take in one forward pass of a layer."""

@@ -171,7 +171,10 @@ class Evolution:
         probed = {} if backward is None else self.probe(backward)
         with self._dormant.awake(sparse_layers(self.model)):
             update = self._planned(fraction, density, probed)
-            return UpdateRecord(self.steps, fraction, self._changes.make(update.decide()))
+            record = UpdateRecord(self.steps, fraction, self._changes.make(update.decide()))
+        if self._activations:
+            self._activations.forget()
+        return record
 
     @torch.no_grad()
     def prune(self, fraction: float | None = None) -> UpdateRecord:
@@ -244,6 +247,29 @@ class Evolution:
         if isinstance(self.method.density, Adaptive):
             loss = float(self._ranks.mean(torch.tensor(loss, dtype=torch.float64)))
             self.method.density.decide(loss, self._density(), self._memory)
+
+    def look(self, forward: Callable[[], object]) -> None:
+        """Show passes to growth by activations, aside from training; to others it does nothing.
+
+        The next update looks at these instead of the last passes of training: at the whole training
+        set with the weights as they are, say. All rows are kept until then.
+
+        Args:
+            forward: A function that runs forward passes of the model, which is in evaluation mode
+                meanwhile. An activation outside the model, such as a softmax, counts as following
+                its last layer where it is a module.
+
+        Example:
+            >>> import regrow
+            >>> model = nn.Sequential(regrow.SparseLinear(8, 4, density=0.5))
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> evolution = Evolution(model, optimizer, "ctre", every=None)
+            >>> evolution.look(lambda: nn.Softmax(1)(model(torch.randn(1000, 8))))
+            >>> evolution.update().grown
+            3
+        """
+        if self._activations:
+            self._activations.look(forward)
 
     def sites(self) -> dict[str, Site]:
         """Every layer as a score sees it now, by path; nothing is changed."""

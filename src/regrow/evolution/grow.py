@@ -194,7 +194,8 @@ def exploring(weight: float) -> GrowScore:
 def cosine(site: Site, candidates: Candidates) -> Tensor:
     """|cos| of the activations at both ends, over a sample of the last steps.
 
-    A neuron that was silent in all samples has 0.
+    Or over what ``Evolution.look`` has shown, such as the whole training set. A neuron that was
+    silent in all samples has 0.
 
     References:
         Z. Atashgahi, J. Pieterse, S. Liu, D. C. Mocanu, R. Veldhuis, M. Pechenizkiy, "A

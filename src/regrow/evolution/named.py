@@ -365,8 +365,9 @@ _ctre = register(
         start=FanInUniform(6.0),
         regrow="replace",
         source=_CTRE,
-        differs="similarities are those of a sample of the inputs of the last steps, not of "
-        "the whole training set; what grows at random lies outside what grows by similarity",
+        differs="similarities are those of a sample of the inputs of the last steps, unless "
+        "Evolution.look() shows the whole training set; what grows at random lies outside what "
+        "grows by similarity",
     )
 )
 register(
@@ -375,8 +376,8 @@ register(
         name="ctre-seq",
         grow="cosine-until-plateau",
         regrow="revive",
-        differs="similarities of a sample; random growth once the validation loss, told by "
-        "Evolution.report(), has not fallen for 40 reports",
+        differs="similarities of a sample, as for ctre; random growth once the validation loss, "
+        "told by Evolution.report(), has not fallen for 40 reports",
     )
 )
 register(
@@ -384,7 +385,7 @@ register(
         _ctre,
         name="cte",
         regrow="revive",
-        differs="similarities of a sample; the ablation without random growth",
+        differs="similarities of a sample, as for ctre; the ablation without random growth",
     )
 )
 
