@@ -12,6 +12,7 @@
 #include "products.h"
 
 #include "vectors.inl"
+#include "bits.inl"
 
 namespace regrow {
 namespace {
@@ -513,7 +514,8 @@ void pairs(const PairsUnit<T>& unit) {
 
 template <typename T>
 constexpr Kernels<T> kernels() {
-  return {kLanes<T>, kVectors, &pack<T>, &forward<T>, &backward<T>, &pairs<T>};
+  return {kLanes<T>, kVectors, &pack<T>, &forward<T>, &backward<T>, &pairs<T>,
+          &expand<T>, &compress<T>};
 }
 
 }  // namespace

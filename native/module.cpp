@@ -219,6 +219,38 @@ void gather(int itemsize, Address dense, Address indptr, Address indices, Addres
   });
 }
 
+void mark(Address indptr, Address indices, Address bits, Size rows, Size columns, Size nnz,
+          int threads) {
+  check_layer(0, columns, rows, nnz);
+  regrow::mark(array<const Size>("indptr", indptr, rows + 1),
+               array<const std::int32_t>("indices", indices, nnz), rows, columns,
+               array<std::uint16_t>("bits", bits, rows * ((columns + 15) / 16)), threads);
+}
+
+void expand(int itemsize, Address values, Address indptr, Address bits, Address dense, Size rows,
+            Size columns, Size nnz, int threads) {
+  check_layer(0, columns, rows, nnz);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    regrow::expand(array<const T>("values", values, nnz),
+                   array<const Size>("indptr", indptr, rows + 1),
+                   array<const std::uint16_t>("bits", bits, rows * ((columns + 15) / 16)), rows,
+                   columns, array<T>("dense", dense, rows * columns), threads);
+  });
+}
+
+void compress(int itemsize, Address values, Address indptr, Address bits, Address dense, Size rows,
+              Size columns, Size nnz, int threads) {
+  check_layer(0, columns, rows, nnz);
+  with_type<float, double>(itemsize, [&](auto zero) {
+    using T = decltype(zero);
+    regrow::compress(array<const T>("dense", dense, rows * columns),
+                     array<const Size>("indptr", indptr, rows + 1),
+                     array<const std::uint16_t>("bits", bits, rows * ((columns + 15) / 16)), rows,
+                     columns, array<T>("values", values, nnz), threads);
+  });
+}
+
 void check_structure(Address indptr, Address indices, Size rows, Size columns, Size nnz) {
   check_layer(0, columns, rows, nnz);
   regrow::check_structure(array<const Size>("indptr", indptr, rows + 1),
@@ -238,6 +270,9 @@ NB_MODULE(_native, m) {
   m.def("transpose", &transpose, Unlocked());
   m.def("scatter", &scatter, Unlocked());
   m.def("gather", &gather, Unlocked());
+  m.def("mark", &mark, Unlocked());
+  m.def("expand", &expand, Unlocked());
+  m.def("compress", &compress, Unlocked());
   m.def("check_structure", &check_structure, Unlocked());
   regrow::bind_topology(m);
   regrow::bind_structured(m);

@@ -91,6 +91,19 @@ struct PackUnit {
   std::int32_t samples;
 };
 
+// Rows [first, last) between values and their dense form.  `bits` has a word for each 16 columns of a
+// row; bits beyond the last column are zero.
+template <typename T>
+struct BitsUnit {
+  const T* values;  // from the first row on; null for compress
+  T* target;        // likewise; null for expand
+  const std::uint16_t* bits;
+  T* dense;
+  std::int64_t columns;
+  std::int64_t first;
+  std::int64_t last;
+};
+
 template <typename T>
 struct Kernels {
   std::int32_t lanes;    // elements of a vector
@@ -99,6 +112,8 @@ struct Kernels {
   void (*forward)(const ForwardUnit<T>&);
   void (*backward)(const BackwardUnit<T>&);
   void (*pairs)(const PairsUnit<T>&);
+  void (*expand)(const BitsUnit<T>&);
+  void (*compress)(const BitsUnit<T>&);
 };
 
 struct Isa {

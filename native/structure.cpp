@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "isa.h"
 #include "pool.h"
 
 namespace regrow {
@@ -20,6 +21,17 @@ void for_rows(std::int64_t rows, std::int64_t elements, int threads, F&& body) {
   parallel(units, threads, [&](std::int64_t unit, int) {
     body(rows * unit / units, rows * (unit + 1) / units);
   });
+}
+
+std::int64_t bit_words(std::int64_t columns) { return (columns + 15) / 16; }
+
+template <typename T>
+const Kernels<T>& kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return isa().single;
+  } else {
+    return isa().wide;
+  }
 }
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
@@ -74,7 +86,7 @@ void scatter(const Word* values, const std::int64_t* indptr, const std::int32_t*
 template <typename Word>
 void gather(const Word* dense, const std::int64_t* indptr, const std::int32_t* indices,
             std::int64_t rows, std::int64_t columns, Word* values, int threads) {
-  for_rows(rows, indptr[rows], threads, [=](std::int64_t first, std::int64_t last) {
+  for_rows(rows, indptr[rows] - indptr[0], threads, [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; row < last; ++row) {
       const Word* const source = dense + row * columns;
       for (std::int64_t k = indptr[row]; k < indptr[row + 1]; ++k) values[k] = source[indices[k]];
@@ -90,6 +102,44 @@ template void gather(const std::uint32_t*, const std::int64_t*, const std::int32
                      std::int64_t, std::uint32_t*, int);
 template void gather(const std::uint64_t*, const std::int64_t*, const std::int32_t*, std::int64_t,
                      std::int64_t, std::uint64_t*, int);
+
+void mark(const std::int64_t* indptr, const std::int32_t* indices, std::int64_t rows,
+          std::int64_t columns, std::uint16_t* bits, int threads) {
+  const std::int64_t words = bit_words(columns);
+  for_rows(rows, rows * columns, threads, [=](std::int64_t first, std::int64_t last) {
+    std::fill(bits + first * words, bits + last * words, std::uint16_t{0});
+    for (std::int64_t row = first; row < last; ++row)
+      for (std::int64_t k = indptr[row]; k < indptr[row + 1]; ++k)
+        bits[row * words + indices[k] / 16] |= static_cast<std::uint16_t>(1u << indices[k] % 16);
+  });
+}
+
+template <typename T>
+void expand(const T* values, const std::int64_t* indptr, const std::uint16_t* bits,
+            std::int64_t rows, std::int64_t columns, T* dense, int threads) {
+  const auto kernel = kernels<T>().expand;
+  for_rows(rows, rows * columns, threads, [=](std::int64_t first, std::int64_t last) {
+    kernel({values + indptr[first], nullptr, bits, dense, columns, first, last});
+  });
+}
+
+template <typename T>
+void compress(const T* dense, const std::int64_t* indptr, const std::uint16_t* bits,
+              std::int64_t rows, std::int64_t columns, T* values, int threads) {
+  const auto kernel = kernels<T>().compress;
+  for_rows(rows, rows * columns, threads, [=](std::int64_t first, std::int64_t last) {
+    kernel({nullptr, values + indptr[first], bits, const_cast<T*>(dense), columns, first, last});
+  });
+}
+
+#define REGROW_INSTANTIATE(T)                                                                    \
+  template void expand(const T*, const std::int64_t*, const std::uint16_t*, std::int64_t,        \
+                       std::int64_t, T*, int);                                                   \
+  template void compress(const T*, const std::int64_t*, const std::uint16_t*, std::int64_t,      \
+                         std::int64_t, T*, int);
+REGROW_INSTANTIATE(float)
+REGROW_INSTANTIATE(double)
+#undef REGROW_INSTANTIATE
 
 void check_structure(const std::int64_t* indptr, const std::int32_t* indices, std::int64_t rows,
                      std::int64_t columns, std::int64_t nnz) {

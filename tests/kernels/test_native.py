@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from regrow.kernels import native, reference
+from regrow import SparseLinear
+from regrow.kernels import native, reference, strips
 from regrow.topology.order import column_order, sorted_columns
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.reason())
@@ -212,6 +213,62 @@ def test_structure_functions_equal_the_reference(density: float, dtype: torch.dt
     dense = native.scatter(layer.values, *arrays, 300)
     assert torch.equal(dense, reference.scatter(layer.values, *arrays, 300))
     assert torch.equal(native.gather(dense, *arrays), layer.values)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 300])
+@pytest.mark.parametrize("density", [0.0, 0.3, 0.9, 1.1])
+def test_a_strip_is_made_and_taken_without_indices(
+    isa: str, dtype: torch.dtype, columns: int, density: float
+) -> None:
+    native._native.use_isa(isa)
+    layer = Layer(random_mask(50, columns, density), 1, dtype)
+    dense = reference.scatter(layer.values, layer.indptr, layer.indices, columns)
+    marks = native.mark(layer.indptr, layer.indices, columns)
+    got = torch.full((50, columns), torch.nan, dtype=dtype)
+    for rows in (slice(0, 7), slice(7, 50)):
+        starts = layer.indptr[rows.start : rows.stop + 1]
+        native.expand(layer.values, starts, marks[rows], got[rows])
+    assert torch.equal(got, dense)
+    for rows in (slice(7, 50), slice(0, 7)):
+        starts = layer.indptr[rows.start : rows.stop + 1]
+        taken = torch.full_like(layer.values, torch.nan)
+        native.compress(dense[rows], starts, marks[rows], taken)
+        own = slice(int(starts[0]), int(starts[-1]))
+        assert torch.equal(taken[own], layer.values[own])
+        assert taken[: own.start].isnan().all()
+        assert taken[own.stop :].isnan().all()
+
+
+@pytest.mark.parametrize("density", [0.1, 0.9])
+@pytest.mark.parametrize("height", [1, 7, 64])
+def test_dense_products_by_strips_equal_the_reference(
+    density: float, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips, "_LEAST_ROWS", height)
+    monkeypatch.setattr(strips, "_STRIP_BYTES", 0)
+    layer = Layer(random_mask(20, 30, density), 5, torch.float64)
+    arrays = layer.indptr, layer.indices
+    y = strips.forward(layer.x, layer.values, layer.bias, *arrays)
+    dx, dvalues = strips.backward(layer.grad, layer.x, layer.values, *arrays, True, True)
+    expected = (layer.forward(reference), *layer.backward(reference))
+    for got, wanted in zip((y, dx, dvalues), expected, strict=True):
+        close(got, wanted)
+    assert strips.backward(layer.grad, layer.x, layer.values, *arrays, False, False) == (None, None)
+    for wanted in ((True, False), (False, True)):
+        one = strips.backward(layer.grad, layer.x, layer.values, *arrays, *wanted)
+        assert torch.equal(one[wanted.index(True)], (dx, dvalues)[wanted.index(True)])
+
+
+def test_marks_are_formed_once_for_a_topology(monkeypatch: pytest.MonkeyPatch) -> None:
+    formed = []
+    mark = native.mark
+    monkeypatch.setattr(native, "mark", lambda *given: formed.append(1) or mark(*given))
+    layer = SparseLinear(40, 30, density=0.8, compute="dense")
+    for _ in range(3):
+        layer(torch.ones(2, 40)).sum().backward()
+    assert len(formed) == 1
 
 
 @pytest.mark.parametrize("isa", ISAS)

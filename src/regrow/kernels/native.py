@@ -7,6 +7,7 @@ unknown origin).  The number of threads is that of torch, and no result depends 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ else:
     any(_native.use_team(str(path)) for path in Path(torch.__file__).parent.glob("lib/libgomp*"))
 
 _FLOATS = (torch.float32, torch.float64)
+_BITS = 16  # of a word of marks
 
 
 def available() -> bool:
@@ -122,14 +124,24 @@ def linear_backward(
     return dx, dvalues
 
 
-def scatter(values: Tensor, indptr: Tensor, indices: Tensor, n_columns: int) -> Tensor:
-    """Write the values into a dense tensor that is zero elsewhere; as `reference.scatter`."""
+def scatter(
+    values: Tensor, indptr: Tensor, indices: Tensor, n_columns: int, out: Tensor | None = None
+) -> Tensor:
+    """Write the values into a dense tensor that is zero elsewhere; as `reference.scatter`.
+
+    Args:
+        values: Of the whole weight ``[nnz]``.
+        indptr: Row pointers, int64; of a strip of rows, those from its first row on.
+        indices: Column of each connection of the whole weight, int32 ``[nnz]``.
+        n_columns: Columns of the weight.
+        out: Where to write the rows, ``[rows, n_columns]``; default: a new tensor.
+    """
     n_rows = _vector("indptr", indptr)[0] - 1
     (nnz,), dtype = _vector("values", values), _float("values", values)
     values = _ready("values", values, dtype, nnz)
     indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
     indices = _ready("indices", indices, torch.int32, nnz)
-    dense = torch.empty((n_rows, n_columns), dtype=dtype)
+    dense = _target("out", out, dtype, n_rows, n_columns)
     _native.scatter(
         dense.itemsize,
         values.data_ptr(),
@@ -144,14 +156,22 @@ def scatter(values: Tensor, indptr: Tensor, indices: Tensor, n_columns: int) -> 
     return dense
 
 
-def gather(dense: Tensor, indptr: Tensor, indices: Tensor) -> Tensor:
-    """Read the values at the connections out of a dense tensor; as `reference.gather`."""
+def gather(dense: Tensor, indptr: Tensor, indices: Tensor, out: Tensor | None = None) -> Tensor:
+    """Read the values at the connections out of a dense tensor; as `reference.gather`.
+
+    Args:
+        dense: All rows, or a strip of them, ``[rows, columns]``.
+        indptr: As in `scatter`.
+        indices: As in `scatter`.
+        out: Values of the whole weight ``[nnz]``, of which those of the rows are written; default:
+            a new tensor.
+    """
     (n_rows, n_columns), dtype = _matrix("dense", dense), _float("dense", dense)
     (nnz,) = _vector("indices", indices)
     dense = _ready("dense", dense, dtype, n_rows, n_columns)
     indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
     indices = _ready("indices", indices, torch.int32, nnz)
-    values = torch.empty(nnz, dtype=dtype)
+    values = _target("out", out, dtype, nnz)
     _native.gather(
         dense.itemsize,
         dense.data_ptr(),
@@ -164,6 +184,53 @@ def gather(dense: Tensor, indptr: Tensor, indices: Tensor) -> Tensor:
         torch.get_num_threads(),
     )
     return values
+
+
+def mark(indptr: Tensor, indices: Tensor, n_columns: int) -> Tensor:
+    """One bit for each position, set at the connections: int16 ``[rows, ceil(n_columns / 16)]``."""
+    n_rows, (nnz,) = _vector("indptr", indptr)[0] - 1, _vector("indices", indices)
+    indptr = _ready("indptr", indptr, torch.int64, n_rows + 1)
+    indices = _ready("indices", indices, torch.int32, nnz)
+    marks = torch.empty((n_rows, -(-n_columns // _BITS)), dtype=torch.int16)
+    _native.mark(
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        marks.data_ptr(),
+        n_rows,
+        n_columns,
+        nnz,
+        torch.get_num_threads(),
+    )
+    return marks
+
+
+def expand(values: Tensor, indptr: Tensor, marks: Tensor, out: Tensor) -> None:
+    """As `scatter` into ``out``, led by what `mark` says of the rows instead of by indices."""
+    _between(_native.expand, values, out, indptr, marks)
+
+
+def compress(dense: Tensor, indptr: Tensor, marks: Tensor, out: Tensor) -> None:
+    """As `gather` into ``out``, led by what `mark` says of the rows instead of by indices."""
+    _between(_native.compress, out, dense, indptr, marks)
+
+
+def _between(
+    kernel: Callable[..., None], values: Tensor, dense: Tensor, indptr: Tensor, marks: Tensor
+) -> None:
+    """Run a kernel that reads one of values and dense rows, and writes the other."""
+    (n_rows, n_columns), dtype = _matrix("dense", dense), _float("values", values)
+    (nnz,) = _vector("values", values)
+    kernel(
+        values.itemsize,
+        _target("values", values, dtype, nnz).data_ptr(),
+        _ready("indptr", indptr, torch.int64, n_rows + 1).data_ptr(),
+        _ready("marks", marks, torch.int16, n_rows, -(-n_columns // _BITS)).data_ptr(),
+        _target("dense", dense, dtype, n_rows, n_columns).data_ptr(),
+        n_rows,
+        n_columns,
+        nnz,
+        torch.get_num_threads(),
+    )
 
 
 def pair_products(grad: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -241,6 +308,15 @@ def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor
     if tensor.shape != shape:
         raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
     return tensor.contiguous()
+
+
+def _target(name: str, given: Tensor | None, dtype: torch.dtype, *shape: int) -> Tensor:
+    """What a kernel is to write to: the tensor given, if it can, or a new one."""
+    if given is None:
+        return torch.empty(shape, dtype=dtype)
+    if not given.is_contiguous():
+        raise ValueError(f"{name} must be contiguous, got strides {list(given.stride())}")
+    return _ready(name, given, dtype, *shape)
 
 
 def _dtype(dtype: torch.dtype) -> str:

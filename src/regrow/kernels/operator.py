@@ -29,7 +29,6 @@ def differentiable(
     flops: tuple[Callable[..., int], Callable[..., int]] | None = None,
     setup: Callable[[Any, tuple[Any, ...], Tensor | None], None],
     gradients: Gradients,
-    keeping: Callable[..., Tensor] | None = None,
 ) -> Callable[..., Tensor]:
     """Register ``regrow::NAME`` and ``regrow::NAME_backward``.
 
@@ -42,8 +41,6 @@ def differentiable(
         setup: Stores in a context what the backward pass needs: context, inputs, output.
         gradients: One gradient for each input: context, gradient of the output, and what computes
             (``backward``, or the operator made of it).
-        keeping: As ``forward``, after a context, for calls past the dispatcher: it may leave there
-            what saves ``gradients`` work.
 
     Returns:
         The function to call, with the arguments of ``forward``.
@@ -69,7 +66,7 @@ def differentiable(
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Tensor:
             setup(ctx, inputs, None)
-            return forward(*inputs) if keeping is None else keeping(ctx, *inputs)
+            return forward(*inputs)
 
         @staticmethod
         @once_differentiable

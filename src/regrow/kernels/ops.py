@@ -14,15 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from regrow.kernels import capture, dispatch, native, reference
+from regrow.kernels import capture, dispatch, native, reference, strips
 from regrow.kernels.operator import differentiable, filled, filled_fake
 
 Backward = Callable[..., tuple[Tensor, Tensor]]
 
 COMPUTES = ("auto", "csr", "dense")
-
-# From this density on, a dense weight is kept from the forward to the backward pass.
-_KEPT_DENSITY = 0.4
 
 _NATIVE_DTYPES = (torch.float32, torch.float64)
 
@@ -128,19 +125,6 @@ def _linear_backward(
     return filled(dx, dvalues, x, values)
 
 
-def _linear_keeping(ctx: Any, *inputs: Any) -> Tensor:
-    """As ``_linear``; a dense weight not much larger than the values waits for the gradient."""
-    x, values, bias, *operands, compute, training = inputs
-    indptr, indices = operands[:2]
-    found = _resolve(compute, x, values, tuple(operands), training)
-    if found != "dense":
-        return _csr_forward(x, values, bias, indptr, indices)
-    y, weight = _dense_keeping(x, values, bias, indptr, indices)
-    if training and weight is not None:
-        ctx.weight = weight
-    return y
-
-
 def _csr_forward(
     x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
 ) -> Tensor:
@@ -187,16 +171,11 @@ def _dense_weight(
 def _dense_forward(
     x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
 ) -> Tensor:
-    return _dense_keeping(x, values, bias, indptr, indices)[0]
-
-
-def _dense_keeping(
-    x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """The product, and the dense weight if it is worth keeping for a backward pass."""
+    if _in_strips(x, values, indptr):
+        lowered = None if bias is None else bias.to(x.dtype)
+        return strips.forward(x, values, lowered, indptr, indices)
     weight = _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
-    y = functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
-    return y, weight if values.numel() > _KEPT_DENSITY * weight.numel() else None
+    return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 
 def _dense_backward(
@@ -207,13 +186,12 @@ def _dense_backward(
     indices: Tensor,
     need_x: bool,
     need_values: bool,
-    weight: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
+    if _in_strips(x, values, indptr):
+        return strips.backward(grad, x, values, indptr, indices, need_x, need_values)
     dx = dvalues = None
     if need_x:
-        if weight is None:
-            weight = _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
-        dx = grad @ weight
+        dx = grad @ _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
     if need_values:
         dense = grad.t() @ x
         if values.numel() == dense.numel():
@@ -222,6 +200,12 @@ def _dense_backward(
             gathered = sparse_kernels(dense).gather(dense, indptr, indices)
             dvalues = gathered.to(values.dtype)
     return dx, dvalues
+
+
+def _in_strips(x: Tensor, values: Tensor, indptr: Tensor) -> bool:
+    """Whether the dense weight need not exist as a whole: on a CPU, unless it is the values."""
+    full = values.numel() == (indptr.numel() - 1) * x.shape[1]
+    return x.dtype == values.dtype and not full and sparse_kernels(values) is native
 
 
 def _resolve(
@@ -253,9 +237,9 @@ def _trials(
             _csr_backward(grad, x, values, operands, True, True)
 
     def dense() -> None:
-        _, weight = _dense_keeping(x, values, None, indptr, indices)
+        _dense_forward(x, values, None, indptr, indices)
         if training:
-            _dense_backward(grad, x, values, indptr, indices, True, True, weight)
+            _dense_backward(grad, x, values, indptr, indices, True, True)
 
     return {"csr": csr, "dense": dense}
 
@@ -301,15 +285,7 @@ def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | Non
     x, values, *operands = ctx.saved_tensors
     need_x, need_values, need_bias = ctx.needs_input_grad[:3]
     dx = dvalues = None
-    weight = ctx.__dict__.pop("weight", None)
-    if weight is not None and (need_x or need_values):
-        if need_values:
-            capture.record(values, x, grad)
-        indptr, indices = operands[:2]
-        dx, dvalues = _dense_backward(
-            grad, x, values, indptr, indices, need_x, need_values, weight=weight
-        )
-    elif need_x or need_values:
+    if need_x or need_values:
         dx, dvalues = backward(
             grad.contiguous(), x, values, *operands, ctx.compute, need_x, need_values
         )
@@ -339,7 +315,6 @@ linear = differentiable(
     flops=(linear_flops, linear_backward_flops),
     setup=_setup_context,
     gradients=_gradients,
-    keeping=_linear_keeping,
 )
 
 # Both passes without autograd, for learning rules that form gradients of their own.

@@ -1,0 +1,108 @@
+// Between values and a dense strip of rows, led by one bit a position: no index is read.  Included
+// by kernels.inl.
+
+#if REGROW_VECTOR_BYTES == 64
+#include <immintrin.h>
+#endif
+
+namespace regrow {
+namespace {
+
+constexpr int kBits = 16;  // of a word
+
+// Of `columns` positions from a word on, as a mask of those that the row has.
+REGROW_INLINE uint32_t within(int64_t columns) {
+  return columns >= kBits ? 0xFFFFu : (1u << columns) - 1u;
+}
+
+#if REGROW_VECTOR_BYTES == 64
+
+REGROW_INLINE const float* expand_word(uint32_t word, uint32_t row, const float* values,
+                                       float* dense) {
+  const __mmask16 mask = static_cast<__mmask16>(word);
+  _mm512_mask_storeu_ps(dense, static_cast<__mmask16>(row),
+                        _mm512_maskz_expandloadu_ps(mask, values));
+  return values + __builtin_popcount(word);
+}
+
+REGROW_INLINE const double* expand_word(uint32_t word, uint32_t row, const double* values,
+                                        double* dense) {
+  for (int half = 0; half < 2; ++half, word >>= 8, row >>= 8) {
+    _mm512_mask_storeu_pd(dense + 8 * half, static_cast<__mmask8>(row),
+                          _mm512_maskz_expandloadu_pd(static_cast<__mmask8>(word), values));
+    values += __builtin_popcount(word & 0xFFu);
+  }
+  return values;
+}
+
+REGROW_INLINE float* compress_word(uint32_t word, const float* dense, float* values) {
+  const __mmask16 mask = static_cast<__mmask16>(word);
+  const int count = __builtin_popcount(word);
+  _mm512_mask_storeu_ps(values, static_cast<__mmask16>(within(count)),
+                        _mm512_maskz_compress_ps(mask, _mm512_maskz_loadu_ps(mask, dense)));
+  return values + count;
+}
+
+REGROW_INLINE double* compress_word(uint32_t word, const double* dense, double* values) {
+  for (int half = 0; half < 2; ++half, word >>= 8) {
+    const __mmask8 mask = static_cast<__mmask8>(word);
+    const int count = __builtin_popcount(word & 0xFFu);
+    _mm512_mask_storeu_pd(
+        values, static_cast<__mmask8>((1u << count) - 1u),
+        _mm512_maskz_compress_pd(mask, _mm512_maskz_loadu_pd(mask, dense + 8 * half)));
+    values += count;
+  }
+  return values;
+}
+
+#else
+
+template <typename T>
+REGROW_INLINE const T* expand_word(uint32_t word, uint32_t row, const T* values, T* dense) {
+  if (word == 0xFFFFu) {
+    for (int i = 0; i < kBits; ++i) dense[i] = values[i];
+    return values + kBits;
+  }
+  for (int i = 0; row >> i; ++i) dense[i] = T{0};
+  for (; word; word &= word - 1) dense[__builtin_ctz(word)] = *values++;
+  return values;
+}
+
+template <typename T>
+REGROW_INLINE T* compress_word(uint32_t word, const T* dense, T* values) {
+  if (word == 0xFFFFu) {
+    for (int i = 0; i < kBits; ++i) values[i] = dense[i];
+    return values + kBits;
+  }
+  for (; word; word &= word - 1) *values++ = dense[__builtin_ctz(word)];
+  return values;
+}
+
+#endif
+
+template <typename T>
+void expand(const BitsUnit<T>& unit) {
+  const T* values = unit.values;
+  const int64_t words = (unit.columns + kBits - 1) / kBits;
+  for (int64_t row = unit.first; row < unit.last; ++row) {
+    const uint16_t* const bits = unit.bits + row * words;
+    T* const dense = unit.dense + row * unit.columns;
+    for (int64_t w = 0; w < words; ++w)
+      values = expand_word(bits[w], within(unit.columns - kBits * w), values, dense + kBits * w);
+  }
+}
+
+template <typename T>
+void compress(const BitsUnit<T>& unit) {
+  T* values = unit.target;
+  const int64_t words = (unit.columns + kBits - 1) / kBits;
+  for (int64_t row = unit.first; row < unit.last; ++row) {
+    const uint16_t* const bits = unit.bits + row * words;
+    const T* const dense = unit.dense + row * unit.columns;
+    for (int64_t w = 0; w < words; ++w)
+      values = compress_word(bits[w], dense + kBits * w, values);
+  }
+}
+
+}  // namespace
+}  // namespace regrow
