@@ -299,12 +299,12 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
             score = arm.text("test", percent=True)
             ratios.append([f"{density:g}", ratio, places, shares, score])
     wide = max(settings.widths)
-    for arm in (_arm(wide), *(_arm(wide, density, "erk") for density in settings.densities)):
-        own = done.of(**arm)
+    for named in (_arm(wide), *(_arm(wide, density, "erk") for density in settings.densities)):
+        own = done.of(**named)
         shown = [own.text(figure, digits=4) for figure in ("error", "log_loss", "detection")]
         attacked = [own.text(f"fgsm {eps}", percent=True) for eps in ATTACKS]
         score = own.text("test", percent=True)
-        known.append([f"{arm['density']:g}", score, *shown, *attacked])
+        known.append([f"{named['density']:g}", score, *shown, *attacked])
     heads = ["width", "dense, %"]
     for density in settings.densities:
         heads += [f"connections at {density:g}", f"density {density:g}, %", "gap, points"]
