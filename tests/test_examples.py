@@ -11,7 +11,8 @@ from regrow.evolution.methods import _METHODS
 from regrow.evolution.scores import DROP_SCORES, GROW_SCORES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = (ROOT / "docs", ROOT / "docs" / "systems")
+PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted(folder.glob("*.md")))]
 
 
 def python_blocks(page: Path) -> list[tuple[int, str]]:
