@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from regrow.selection.evaluation import CLASSIFIERS, accuracy, clustering_accuracy
+from regrow.selection.evaluation import CLASSIFIERS, accuracy, clustering_accuracy, order
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(80) % 2
@@ -21,3 +21,11 @@ def test_clusters_are_matched_to_classes_whatever_their_numbers() -> None:
     assert clustering_accuracy(TABLE[:, :1], LABELS) > 0.9
     assert clustering_accuracy(TABLE[:, :1], 1 - LABELS) > 0.9
     assert clustering_accuracy(TABLE[:, 1:], LABELS) < 0.75
+
+
+def test_equal_scores_come_in_an_order_that_the_seed_decides() -> None:
+    scores = np.array([0.0, 0.0, 5.0, 0.0, 7.0, 0.0])
+    orders = [order(scores, seed).tolist() for seed in range(20)]
+    assert all(first[:2] == [4, 2] for first in orders)
+    assert len({tuple(found) for found in orders}) > 10
+    assert orders[3] == order(scores, 3).tolist()

@@ -215,7 +215,9 @@ class NeuronAttribution(FeatureSelector):
             torch.manual_seed(seed)
             network = perceptron((features, *self.hidden, len(self.classes_)), nn.ReLU)
         if self.method != "dense":
-            sparsify(network, self.density, allocation="erk", generator=random)
+            # As published: a dense start of which most is left out. Larger values would drown in
+            # random strength what the inputs learn.
+            sparsify(network, self.density, allocation="erk", generator=random, values="keep")
         return network
 
     def _evolution(

@@ -44,6 +44,21 @@ def accuracy(
     return float(model.score(test[0][:, features], test[1]))
 
 
+def order(scores: NDArray[Any], seed: int = 0) -> NDArray[np.int64]:
+    """Numbers of the features, the best first, equal ones in random order.
+
+    Args:
+        scores: One a feature, larger is better.
+        seed: Of the order of equal ones.
+
+    Example:
+        >>> order(np.array([0.1, 0.7, 0.2])).tolist()
+        [1, 2, 0]
+    """
+    lots = np.random.default_rng(seed).permutation(len(scores))
+    return np.asarray(lots[np.argsort(-np.asarray(scores)[lots], kind="stable")])
+
+
 def clustering_accuracy(
     table: NDArray[Any], labels: NDArray[Any], *, runs: int = 10, seed: int = 0
 ) -> float:

@@ -36,7 +36,11 @@ class Features:
 
 
 def read_features(
-    source: str, target: str | int | None = None, data_dir: str | os.PathLike[str] | None = None
+    source: str,
+    target: str | int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    fill: bool = False,
 ) -> Features:
     """Read a table to select from.
 
@@ -45,6 +49,7 @@ def read_features(
         target: Column of the labels. Without one, a CSV or Parquet file has none, and all its
             columns are features; other files and named data sets have their own.
         data_dir: Folder of the data.
+        fill: Whether missing values become the mean of their column; else they are refused.
 
     Raises:
         DataError: A column of text, a missing value, or nothing but constant columns.
@@ -64,7 +69,7 @@ def read_features(
     else:
         columns = (raw.target, *raw.features.columns) if unlabelled else raw.features.columns
         names, image = tuple(column.name for column in columns), None
-        table = _numbers(source, columns)
+        table = _numbers(source, columns, fill)
     if not (table.min(axis=0) < table.max(axis=0)).any():
         raise DataError(f"features of {source} must vary, got constant columns only")
     if unlabelled:
@@ -72,7 +77,7 @@ def read_features(
     return Features(raw.name, table, names, _labels(source, raw), raw.target.name, image)
 
 
-def _numbers(source: str, columns: tuple[Column, ...]) -> NDArray[np.float32]:
+def _numbers(source: str, columns: tuple[Column, ...], fill: bool) -> NDArray[np.float32]:
     if not columns:
         raise DataError(f"{source} must hold features beside the target, got none")
     rows = np.arange(len(columns[0].values))
@@ -84,12 +89,17 @@ def _numbers(source: str, columns: tuple[Column, ...]) -> NDArray[np.float32]:
             f"or remove these columns"
         )
     gaps = [column.name for column in resolved if column.missing.any()]
-    if gaps:
+    if gaps and not fill:
         raise DataError(
             f"features of {source} must be complete, got missing values in {listing(gaps)}; fill "
             f"or remove them"
         )
-    return np.stack([column.values.astype(np.float32) for column in resolved], axis=1)
+    table = np.stack([column.values.astype(np.float32) for column in resolved], axis=1)
+    if gaps:
+        known = ~np.isnan(table)
+        means = table.sum(axis=0, where=known) / np.maximum(known.sum(axis=0), 1)
+        table = np.where(known, table, means)
+    return table
 
 
 def _labels(source: str, raw: Raw) -> NDArray[Any]:

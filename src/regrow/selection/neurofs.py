@@ -177,6 +177,14 @@ class NeuroFS(FeatureSelector):
             ]
         classes = len(self.classes_)
         layers.append(SparseLinear(self.hidden, classes, density=1.0, generator=random))
+        for layer in layers[::2]:
+            assert isinstance(layer, SparseLinear)
+            # As published: drawn as for layers with all connections. Larger values would drown
+            # in random strength what the inputs learn.
+            bound = math.sqrt(6 / sum(layer.topology.matrix_shape))
+            with torch.no_grad():
+                layer.values.uniform_(-bound, bound, generator=random)
+                layer.bias.zero_()
         return nn.Sequential(*layers)
 
     def _rewire(self, evolution: Evolution, site: Site, random: torch.Generator) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from regrow.estimators.rows import Rows, Scale, batches
@@ -45,6 +47,8 @@ class QuickSelection(FeatureSelector):
     Attributes:
         feature_importances_: Strength of every input: the sum of the absolute values of its
             connections, the weakest ``fraction`` of all connections left out.
+        degrees_: How many of these connections each input has, int64 ``[features]``: the ranking
+            that the authors set against strength.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -64,6 +68,8 @@ class QuickSelection(FeatureSelector):
         left. Noise on SciPy tables, and in ``partial_fit``, is drawn anew for every batch: kept
         noise would be dense. Features with one value only come last.
     """
+
+    degrees_: NDArray[np.int64]
 
     def __init__(
         self,
@@ -182,3 +188,4 @@ class QuickSelection(FeatureSelector):
         weakest = round(self.fraction * encoder.topology.nnz)
         keep: Tensor = without_nearest_zero(encoder.values.detach(), weakest)
         self._rank(input_strength(encoder, keep), rows.constant)
+        self.degrees_ = encoder.topology.kept(keep).degrees()[1].numpy().copy()

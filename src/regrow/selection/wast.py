@@ -34,6 +34,9 @@ class WAST(FeatureSelector):
         sensitivity: Weight of the reconstruction error in the importance, in [0, 1]; the rest is
             that of the strength. The authors use 0.4 for images, 0.9 for most other data, and 0.01
             or less for gene expression.
+        rewiring: ``attention``, or what the authors compare it with in the same network, ``set``:
+            once an epoch the weights nearest zero go, others grow at random, and features are
+            ranked by the strength of their connections.
         epochs: Passes over the rows.
         learning_rate: Of SGD with Nesterov momentum.
         momentum: Of SGD.
@@ -46,7 +49,8 @@ class WAST(FeatureSelector):
         verbose: Whether to show progress.
 
     Attributes:
-        feature_importances_: Importance of every input, summed over all steps.
+        feature_importances_: Importance of every input, summed over all steps; with ``set``, its
+            strength.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -73,6 +77,7 @@ class WAST(FeatureSelector):
         density: float = 0.2,
         fraction: float = 0.3,
         sensitivity: float = 0.9,
+        rewiring: str = "attention",
         epochs: int = 10,
         learning_rate: float = 0.1,
         momentum: float = 0.9,
@@ -87,6 +92,7 @@ class WAST(FeatureSelector):
         self.density = density
         self.fraction = fraction
         self.sensitivity = sensitivity
+        self.rewiring = rewiring
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -105,9 +111,9 @@ class WAST(FeatureSelector):
         """
         rows = self._rows(X)
         self._start(rows)
-        for _ in self._epochs(self.epochs):
-            self._train(rows)
-        self._rank(self._inputs_, rows.constant)
+        for epoch in self._epochs(self.epochs):
+            self._epoch(rows, first=epoch == 0)
+        self._finish(rows)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> WAST:  # noqa: N803
@@ -121,11 +127,13 @@ class WAST(FeatureSelector):
         rows = self._rows(X, reset=first)
         if first:
             self._start(rows)
-        self._train(rows)
-        self._rank(self._inputs_, rows.constant)
+        self._epoch(rows, first=first)
+        self._finish(rows)
         return self
 
     def _start(self, rows: Rows) -> None:
+        if self.rewiring not in ("attention", "set"):
+            raise ValueError(f"rewiring must be attention or set, got {self.rewiring!r}")
         features = rows.shape[1]
         self._random_ = self._generator()
         connections = max(1, round(self.density * features * self.hidden))
@@ -141,11 +149,26 @@ class WAST(FeatureSelector):
             momentum=self.momentum,
             nesterov=self.momentum > 0,
         )
-        self._evolution_ = Evolution(self._network_, self._optimizer_, "static")
+        seed = int(torch.randint(2**31 - 1, (1,), generator=self._random_))
+        self._evolution_ = Evolution(
+            self._network_,
+            self._optimizer_,
+            "set" if self.rewiring == "set" else "static",
+            fraction=self.fraction,
+            every=None,
+            start="zero",
+            seed=seed,
+        )
         self._inputs_ = torch.zeros(features)
         self._outputs_ = torch.zeros(features)
 
-    def _train(self, rows: Rows) -> None:
+    def _finish(self, rows: Rows) -> None:
+        strength = input_strength(self._network_.encoder)
+        self._rank(strength if self.rewiring == "set" else self._inputs_, rows.constant)
+
+    def _epoch(self, rows: Rows, *, first: bool) -> None:
+        if self.rewiring == "set" and not first:
+            self._evolution_.update()
         network, random = self._network_, self._random_
         encoder, decoder = network.encoder, network.decoder
         for chosen in batches(len(rows), self.batch_size, random):
@@ -155,6 +178,8 @@ class WAST(FeatureSelector):
             error.square().mean().backward()
             self._optimizer_.step()
             self._optimizer_.zero_grad()
+            if self.rewiring == "set":
+                continue
             sensed = self.sensitivity * error.detach().abs().mean(0)
             rest = 1 - self.sensitivity
             self._inputs_ += sensed + rest * input_strength(encoder)
