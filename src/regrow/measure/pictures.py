@@ -35,6 +35,7 @@ from regrow.measure._canvas import (
     style,
     to_svg,
 )
+from regrow.measure._ranks_picture import critical_difference
 from regrow.measure._structure_pictures import (
     adjacency,
     degree_law_curve,
@@ -54,6 +55,7 @@ __all__ = [
     "adjacency",
     "arm_colours",
     "break_even_curves",
+    "critical_difference",
     "curves",
     "degree_law_curve",
     "degrees",
