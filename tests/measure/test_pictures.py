@@ -186,3 +186,10 @@ def test_svg_is_the_same_each_time() -> None:
 def test_letters_without_a_glyph_are_no_warning(tmp_path: Path) -> None:
     figure = pictures.curves({"训练": [([1, 2], [0.1, 0.2])]}, title="t")
     pictures.save_png(figure, tmp_path / "x.png")
+
+
+def test_a_cost_that_grows_with_size_lies_on_the_line_of_slope_one() -> None:
+    figure = pictures.scaling({"step": [(10.0, 2.0), (1000.0, 200.0)]}, title="t", x_label="size")
+    guide, line = figure.axes[0].lines
+    assert np.allclose(guide.get_ydata(), line.get_ydata())
+    assert (figure.axes[0].get_xscale(), figure.axes[0].get_yscale()) == ("log", "log")

@@ -36,6 +36,7 @@ from regrow.measure._canvas import (
     to_svg,
 )
 from regrow.measure._ranks_picture import critical_difference
+from regrow.measure._scaling_picture import scaling
 from regrow.measure._structure_pictures import (
     adjacency,
     degree_law_curve,
@@ -65,6 +66,7 @@ __all__ = [
     "map_gradient",
     "map_png",
     "save_png",
+    "scaling",
     "singular_values",
     "to_svg",
     "trade_off",
