@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +52,109 @@ def test_all_of_the_weakest_neuron_goes() -> None:
 
 def test_it_stops_at_its_target() -> None:
     sites = sites_of(chain())
-    # Of three neurons, two thirds may go: two at most, whatever the step.
-    assert NeuronPruning(0.67, step=1.0).drop.count(sites, 0) == [4, 4]
+    # Of three neurons, two thirds may go, whatever the step; but two outputs want two of them.
+    assert NeuronPruning(0.67, step=1.0).drop.count(sites, 0) == [2, 2]
     assert NeuronPruning(0.3, step=1.0).drop.count(sites, 0) == [0, 0]
+
+
+def test_importance_may_be_that_of_one_side() -> None:
+    # In: 2, 1, 3.1; out: 4, 1.5, 2, which is told to make the first the weakest outwards.
+    model = chain()
+    with torch.no_grad():
+        model[2].values.copy_(torch.tensor([0.1, 0.5, 1.0, -0.1, 1.0, 1.0]))
+    for importance, weakest in (("in", [2, 3]), ("out", [0, 1])):
+        sites = sites_of(model)
+        rules = NeuronPruning(0.5, step=0.4, importance=importance)
+        assert rules.drop.count(sites, 0) == [2, 2]
+        assert dropped(rules.drop.score(sites[0]), 2) == weakest
+
+
+def test_a_window_removes_most_at_its_beginning() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(SparseLinear(8, 64, density=0.9), SparseLinear(64, 4, density=0.9))
+    rules = NeuronPruning(0.5, begin=10, end=30)
+
+    def removed(step: int) -> int:
+        sites = [replace(site, step=step) for site in sites_of(model)]
+        rules.drop.count(sites, 0)
+        return int((~sites[0].notes[rules, "0"].alive[0]).sum())
+
+    # A half of 64, and 1 - (1 - t)^3 of it: t = 0, 1/4, 1/2, 1.
+    assert [removed(step) for step in (5, 10, 15, 20, 30, 99)] == [0, 0, 18, 28, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"target": 1.0, "step": 0.1}, "target of neuron pruning must be in"),
+        ({"target": 0.5}, "either a step or a window"),
+        ({"target": 0.5, "step": 0.1, "begin": 1, "end": 2}, "either a step or a window"),
+        ({"target": 0.5, "begin": 1}, "either a step or a window"),
+        ({"target": 0.5, "begin": 3, "end": 3}, "window of neuron pruning must begin"),
+        ({"target": 0.5, "step": 0.1, "importance": "all"}, "one of in, out, both, got 'all'"),
+        ({"target": 0.5, "step": 0.1, "budget": "cut"}, "one of keep, shrink, got 'cut'"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        NeuronPruning(**options)
+
+
+def test_rules_hold_no_state_between_updates() -> None:
+    rules = NeuronPruning(0.5, step=0.5)
+    rules.drop.count(sites_of(chain()), 0)  # an update that comes to nothing
+    model = chain()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    evolution = Evolution(model, optimizer, drop=rules.drop, grow=rules.grow, every=None)
+    other = nn.Sequential(*(SparseLinear(5, 5, density=0.6) for _ in range(3)))
+    rules.drop.count(sites_of(other), 0)  # of a model with the same paths
+    # What is pruned is the weakest of each sign, with no regard to any neuron.
+    assert [update.dropped for update in evolution.prune(0.34).layers.values()] == [2, 2]
+    assert model[0].topology.nnz == 4
+    free = rules.grow.place(sites_of(model)[0], model[0].topology, 2)
+    assert len(free) == 2
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_budget_may_shrink_with_its_neurons(full: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 4))
+    model = regrow.sparsify(model, allocation={"0": 0.5, "2": 1.0 if full else 0.5}, full="sparse")
+    first, last = regrow.sparse_layers(model).values()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    rules = NeuronPruning(0.5, step=0.25, budget="shrink")
+    evolution = Evolution(model, optimizer, "set", drop=rules.drop, grow=rules.grow, every=1)
+    for update in range(1, 4):
+        before = [layer.topology for layer in (first, last)]
+        model(torch.randn(8, 10)).square().mean().backward()
+        optimizer.step()
+        evolution.step()
+        gone = (first.topology.degrees()[0] + last.topology.degrees()[1] == 0).nonzero().view(-1)
+        assert len(gone) == min(10, 5 * update)
+        lost = [
+            int(torch.isin(before[0].rows, gone).sum()),
+            int(torch.isin(before[1].csr()[1].long(), gone).sum()),
+        ]
+        for layer, old, number in zip((first, last), before, lost, strict=True):
+            assert layer.topology.nnz == old.nnz - number
+            assert layer.values.shape == (layer.topology.nnz,)
+    x = torch.randn(32, 10)
+    expected = model(x).detach()
+    torch.testing.assert_close(regrow.compact(model, x)(x), expected)
+
+
+def test_a_kept_budget_ends_where_there_are_no_places() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 4))
+    model = regrow.sparsify(model, allocation={"0": 0.3, "2": 1.0}, full="sparse")
+    first, last = regrow.sparse_layers(model).values()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    rules = NeuronPruning(0.5, step=0.5)
+    evolution = Evolution(model, optimizer, "set", drop=rules.drop, grow=rules.grow, every=None)
+    evolution.update()
+    assert first.topology.nnz == 60  # there is room for them among ten neurons
+    assert last.topology.nnz == 40  # ten neurons with four outputs each
+    assert int((last.topology.degrees()[1] == 0).sum()) == 10
 
 
 def test_layers_that_do_not_follow_each_other_have_no_hidden_neurons() -> None:

@@ -511,6 +511,7 @@ class Evolution:
         layers = sparse_layers(self.model)
         for path, layer in layers.items():
             check_state(self.optimizer, layer.values, path, self._changes.policy)
+        notes: dict[Any, Any] = {}
         return [
             Site(
                 path,
@@ -525,6 +526,7 @@ class Evolution:
                 self._kept.ever(path, layer),
                 self._activations.of(path) if grows and self._activations else None,
                 ranks=self._ranks,
+                notes=notes,
             )
             for path, layer in layers.items()
         ]

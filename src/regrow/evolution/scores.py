@@ -38,6 +38,8 @@ class DropScore:
             of its own and this is faster than scores; None selects by the scores.
         count: How many connections each layer drops, from all layers and the number that the
             fraction asks for in all; None drops the fraction.
+        lost: How many of those that a layer drops are not made up for by growth, asked after
+            ``count``; None makes up for all.
         tracks: Trackers that it reads.
         says: What it does, in one line, where the function has no docstring that says it.
     """
@@ -48,6 +50,7 @@ class DropScore:
     count: CountFunction | None = None
     tracks: tuple[Tracker, ...] = ()
     says: str = ""
+    lost: Callable[[Site], int] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +79,7 @@ class Site:
         samples: Inputs ``[samples, in]`` and outputs ``[samples, out]`` of the layer, where the
             grow score asked for activations.
         probed: Gradient of the values in a probe, in place of what the parameter holds.
+        notes: What the rules of one update tell each other, shared by its layers and then gone.
         ranks: The processes that train the model. ``gradient`` is a mean over them; what a rule
             makes of ``captured`` itself, it averages with ``site.ranks.mean``.
     """
@@ -95,6 +97,7 @@ class Site:
     samples: tuple[Tensor, Tensor] | None = None
     probed: Tensor | None = None
     ranks: Ranks = ALONE
+    notes: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def topology(self) -> Topology:

@@ -160,6 +160,11 @@ class Update:
         sizes = [self._plots[group[0]].units.size for group in self._groups]
         wanted = sum(n * size for n, size in zip(asked, sizes, strict=True))
         counted = self._drop.count([plot.site for plot in self._plots], wanted)
+        if self._drop.lost is not None:
+            lost = [self._drop.lost(plot.site) // plot.units.size for plot in self._plots]
+            self._targets = [
+                max(1, n - fewer) for n, fewer in zip(self._targets, lost, strict=True)
+            ]
         return [
             max(gap, round(sum(int(counted[i]) for i in group) / size))
             for gap, group, size in zip(gaps, self._groups, sizes, strict=True)
