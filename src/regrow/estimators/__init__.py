@@ -10,6 +10,9 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
+from regrow.estimators.autoencoder import SparseAutoencoder
+from regrow.estimators.classifier import SparseMLPClassifier
 from regrow.estimators.rbm import SparseRBM
+from regrow.estimators.regressor import SparseMLPRegressor
 
-__all__ = ["SparseRBM"]
+__all__ = ["SparseAutoencoder", "SparseMLPClassifier", "SparseMLPRegressor", "SparseRBM"]

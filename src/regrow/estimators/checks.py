@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+from numpy.typing import NDArray
+from sklearn.utils import check_array, check_random_state
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -77,6 +78,14 @@ def density_or_epsilon(density: Any, epsilon: Any) -> None:
         number("density", density, 0, 1, "(]")
     if epsilon is not None:
         number("epsilon", epsilon, 0, ends="()")
+
+
+def codes(table: Any, width: int) -> NDArray[Any]:
+    """What is to be transformed back, ``[rows, width]``."""
+    found = check_array(table, dtype=[np.float32, np.float64])
+    if found.shape[1] != width:
+        raise ValueError(f"X to transform back must have shape (rows, {width}), got {found.shape}")
+    return np.asarray(found)
 
 
 def generator_of(random_state: Any) -> torch.Generator:

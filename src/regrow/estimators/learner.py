@@ -72,6 +72,19 @@ class Learner:
         if self.evolution is not None and self.evolution.method.every is not None:
             self.evolution.prune()
 
+    def report(self, loss: float) -> None:
+        """Tell a method that decides by it the loss on validation data."""
+        if self.evolution is not None:
+            self.evolution.report(loss)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the network has the density it is to end with."""
+        if self.evolution is None or self.evolution.method.density is None:
+            return True
+        until = self.evolution.method.until
+        return isinstance(until, int) and self.evolution.steps > until
+
     def _connect(self) -> None:
         decayed(self.optimizer, self._decay)
         self.evolution: Evolution | None = None

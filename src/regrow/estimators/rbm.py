@@ -14,14 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from regrow.estimators.checks import (
-    density_or_epsilon,
-    generator_of,
-    number,
-    one_of,
-    seed_of,
-    whole,
-)
+from regrow.estimators import checks
 from regrow.estimators.learner import Learner, chosen
 from regrow.estimators.rows import Rows, batches
 from regrow.evolution import Method
@@ -298,12 +291,7 @@ class SparseRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             float32 ``[rows, n_features]``.
         """
         check_is_fitted(self)
-        table = np.asarray(X)
-        if table.ndim != 2 or table.shape[1] != self._n_features_out:
-            raise ValueError(
-                f"X to transform back must have shape (rows, {self._n_features_out}), "
-                f"got {table.shape}"
-            )
+        table = checks.codes(X, self._n_features_out)
         machine = self._machine
         return applied(machine.visible, Rows(table, None), machine.layer.in_features)
 
@@ -383,22 +371,22 @@ class SparseRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _check(self) -> None:
         for name in ("n_components", "batch_size", "cd_steps"):
-            whole(name, getattr(self, name), 1)
-        whole("n_iter", self.n_iter, 0)
-        one_of("compute", self.compute, ("csr", "dense", "auto"))
-        density_or_epsilon(self.density, self.epsilon)
-        number("learning_rate", self.learning_rate, 0, ends="()")
-        number("momentum", self.momentum, 0, 1)
-        number("weight_decay", self.weight_decay, 0, 1)
-        number("init_std", self.init_std, 0)
+            checks.whole(name, getattr(self, name), 1)
+        checks.whole("n_iter", self.n_iter, 0)
+        checks.one_of("compute", self.compute, ("csr", "dense", "auto"))
+        checks.density_or_epsilon(self.density, self.epsilon)
+        checks.number("learning_rate", self.learning_rate, 0, ends="()")
+        checks.number("momentum", self.momentum, 0, 1)
+        checks.number("weight_decay", self.weight_decay, 0, 1)
+        checks.number("init_std", self.init_std, 0)
         if self.fraction is not None:
-            number("fraction", self.fraction, 0, 1)
+            checks.number("fraction", self.fraction, 0, 1)
 
     def _start(self, rows: Rows) -> None:
         self._check()
         features, hidden = rows.shape[1], self.n_components
         method = chosen(self.method, fraction=self.fraction, normal=self.init_std)
-        self._random = generator_of(self.random_state)
+        self._random = checks.generator_of(self.random_state)
         places = features * hidden
         if method == "dense":
             connections = places
@@ -421,7 +409,7 @@ class SparseRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             torch.optim.SGD(machine.parameters(), lr=self.learning_rate, momentum=self.momentum),
             method,
             decay=self.weight_decay,
-            seed=seed_of(self._random),
+            seed=checks.seed_of(self._random),
             steps_per_epoch=steps,
             total_steps=max(1, self.n_iter) * steps,
         )
