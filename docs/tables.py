@@ -136,22 +136,6 @@ def _flops(figures: dict[str, Any]) -> float:
     return statistics.mean(total) if isinstance(total, list) else total
 
 
-def tutorial_note() -> str:
-    """SET against static on 2,000 images, from `results/set-tutorial.json`."""
-    found = _read("set-tutorial")
-    gains = found["set_minus_static"]
-    each = ", ".join(f"{gain:+.1f}" for gain in gains)
-    means = {arm: statistics.mean(scores) for arm, scores in found["accuracy"].items()}
-    usual = _read("set-tutorial-torch-dropout")
-    return (
-        f"SET {means['set']:.1f} %, static {means['static']:.1f} %: "
-        f"{found['set_minus_static_mean']:+.1f} points, mean of {len(gains)} seeds ({each}). "
-        f"The authors' logs have {found['logged_by_the_authors']:+.1f}. With torch's dropout in "
-        f"place of the published code's, which neither scales nor masks the backward pass, "
-        f"the static network gains most and {usual['set_minus_static_mean']:+.1f} points are left."
-    )
-
-
 def memory_note() -> str:
     """Bytes per connection of a very wide layer, from `results/memory.json`."""
     found = _read("memory")
@@ -213,7 +197,6 @@ TABLES = {
     "exactness": exactness_note,
     "fashion": lambda: _run("fashion-mnist", "fashion-mnist-timing"),
     "digits": lambda: _run("digits", "digits"),
-    "tutorial": tutorial_note,
     "memory": memory_note,
     "resume": resume_note,
     "methods": lambda: _experiment("methods", sort=True),
