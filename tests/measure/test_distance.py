@@ -13,7 +13,7 @@ from torch import nn
 
 from regrow import SparseConv2d, SparseLinear, Topology
 from regrow.measure import distance_matrix, topology_distance
-from regrow.topology import random_topology, redrawn
+from regrow.topology import random_topology, redrawn, renumbered
 
 pytest.importorskip("scipy")
 
@@ -89,6 +89,20 @@ def test_a_permuted_copy_is_at_distance_zero() -> None:
     assert [m.tolist() for m in found.matchings] == [order.tolist() for order in orders[1:]]
     assert topology_distance(chain, copy, match_outputs=False).layers[:2] == (0, 0)
     assert topology_distance(chain, copy, match_outputs=False).layers[2] > 0.5
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("nnz", [30, 40])
+def test_neurons_of_equal_sources_are_told_apart_by_what_lies_behind(seed: int, nnz: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [6, 20, 18, 20, 9]
+    chain = [
+        random_topology((rows, columns), nnz, generator=generator)
+        for columns, rows in pairwise(sizes)
+    ]
+    assert topology_distance(chain, renumbered(chain, generator)).mean == pytest.approx(0, abs=1e-9)
+    copy = renumbered(chain, generator, outputs=False)
+    assert topology_distance(chain, copy, match_outputs=False).mean == pytest.approx(0, abs=1e-9)
 
 
 def test_a_permuted_convolution_with_a_linear_layer_behind_flattened_channels() -> None:

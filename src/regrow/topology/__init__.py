@@ -2,7 +2,7 @@
 
 from regrow.topology.allocation import allocate
 from regrow.topology.patterns import random_topology
-from regrow.topology.perturb import redrawn
+from regrow.topology.perturb import redrawn, renumbered
 from regrow.topology.structured import (
     Block,
     FanIn,
@@ -27,4 +27,5 @@ __all__ = [
     "nm_topology",
     "random_topology",
     "redrawn",
+    "renumbered",
 ]
