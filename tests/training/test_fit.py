@@ -42,3 +42,24 @@ def test_flops_are_those_foreseen(method: str, parts: dict) -> None:
     assert rows[-1]["flops"] == pytest.approx(foreseen.total - late, rel=1e-3)
     assert 0 < rows[0]["flops"] < rows[1]["flops"]
     assert "flops" not in fit(model, DIGITS, optimizer, epochs=1, batch_size=45)[0]
+
+
+def test_batches_of_training_are_augmented_and_those_of_measuring_are_not() -> None:
+    data, seen = load("digits", limit_train=100), []
+    model = torch.nn.Linear(64, 10)
+
+    def nothing(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return torch.zeros_like(x)
+
+    before = model.weight.detach().clone()
+    fit(
+        model,
+        data,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        epochs=1,
+        batch_size=50,
+        augment=nothing,
+    )
+    assert seen == [50, 40]
+    assert torch.equal(model.weight.detach(), before)
