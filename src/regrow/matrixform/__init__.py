@@ -22,6 +22,7 @@ from regrow.matrixform.activations import (
     sigmoid,
     softmax,
 )
+from regrow.matrixform.checking import Errors, check_equations
 from regrow.matrixform.initializers import (
     he_normal,
     he_uniform,
@@ -64,6 +65,7 @@ __all__ = [
     "BatchNormalization",
     "CrossEntropy",
     "DenseWeight",
+    "Errors",
     "GradientDescent",
     "HyperbolicTangent",
     "Identity",
@@ -84,6 +86,7 @@ __all__ = [
     "SparseWeight",
     "SquaredError",
     "below_threshold",
+    "check_equations",
     "constant",
     "exponential",
     "he_normal",

@@ -9,14 +9,13 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -45,10 +44,6 @@ from regrow.training.loop import data_order
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
-
-STEP = 1e-5
-SMOOTH = 1e-6
 BATCH = 100
 NETWORKS = ("dense", "masked", "csr")
 PAPER = "W. Wesselink et al., 2025"
@@ -70,188 +65,13 @@ class Settings:
     epochs: int = 0
 
 
-# The scalar that an equation is checked with, the arrays it depends on, their gradients by the
-# equation, and the scalar once more for autograd.
-Case = tuple[Callable[[], float], list[Array], Callable[[], list[Array]], Callable[..., Tensor]]
-
-
-def _srelu(z: Tensor, a_l: Tensor, t_l: Tensor, a_r: Tensor, t_r: Tensor) -> Tensor:
-    inner = torch.where(z >= t_r, t_r + a_r * (z - t_r), z)
-    return torch.where(z <= t_l, t_l + a_l * (z - t_l), inner)
-
-
-ACTIVATIONS: dict[str, tuple[Callable[[], Any], Callable[..., Tensor]]] = {
-    "linear": (mf.Identity, lambda z: z),
-    "ReLU": (mf.ReLU, torch.relu),
-    "leaky ReLU": (lambda: mf.LeakyReLU(0.2), lambda z: functional.leaky_relu(z, 0.2)),
-    "All-ReLU, odd layer": (lambda: mf.AllReLU(0.6, 1), lambda z: torch.where(z < 0, -0.6 * z, z)),
-    "All-ReLU, even layer": (lambda: mf.AllReLU(0.6, 2), lambda z: torch.where(z < 0, 0.6 * z, z)),
-    "SReLU": (lambda: mf.SReLU(-0.3, -0.2, 0.7, 0.4), _srelu),
-    "tanh": (mf.HyperbolicTangent, torch.tanh),
-    "sigmoid": (mf.Sigmoid, torch.sigmoid),
-    "softmax": (mf.Softmax, lambda z: z.softmax(1)),
-    "log-softmax": (mf.LogSoftmax, lambda z: z.log_softmax(1)),
-}
-LOSSES: dict[str, tuple[Any, Callable[[Tensor, Tensor], Tensor]]] = {
-    "squared error": (mf.SquaredError(), lambda y, t: (y - t).square().sum()),
-    "cross-entropy": (mf.CrossEntropy(), lambda y, t: -(t * y.log()).sum()),
-    "softmax cross-entropy": (
-        mf.SoftmaxCrossEntropy(),
-        lambda y, t: -(t * y.log_softmax(1)).sum(),
-    ),
-    "logistic cross-entropy": (
-        mf.LogisticCrossEntropy(),
-        lambda y, t: -(t * functional.logsigmoid(y)).sum(),
-    ),
-    "negative log-likelihood": (
-        mf.NegativeLogLikelihood(),
-        lambda y, t: -(y * t).sum(1).log().sum(),
-    ),
-}
-
-
 def equations(context: Context, seed: int) -> Figures:
-    """Largest error of every equation over random shapes, and over a batch, a row, a column of 1.
-
-    Errors are relative to the largest entry of the gradient, or to 1 where that is smaller.
-    """
-    settings: Settings = context.settings
+    """Every equation at random shapes, and at a batch, an input and an output of size 1."""
     rng = np.random.default_rng(seed)
     shapes = [(1, 4, 3), (5, 1, 3), (5, 4, 1), (1, 1, 1)]
-    shapes += [tuple(rng.integers(1, 9, 3).tolist()) for _ in range(settings.shapes)]
-    worst: Figures = {}
-    for shape in shapes:
-        for name, case in _cases(rng, *shape):
-            found = worst.setdefault(
-                name, {"autograd": 0.0, "differences": 0.0, "entries": 0, "kinks": 0}
-            )
-            for figure, value in _errors(*case).items():
-                joined = sum if figure in ("entries", "kinks") else max
-                found[figure] = joined((found[figure], value))
-    return {"equations": worst, "gathered": max(_gathered(rng, *shape) for shape in shapes)}
-
-
-def _cases(rng: np.random.Generator, n: int, d: int, k: int) -> Iterator[tuple[str, Case]]:
-    for name in ACTIVATIONS:
-        for sparse in (False, True):
-            yield name, _layer(rng, n, d, k, name, sparse, 1.0)
-            yield "dropout of weights", _layer(rng, n, d, k, name, sparse, 0.6)
-    yield "batch normalisation", _normalisation(rng, n, d)
-    for name, (loss, theirs) in LOSSES.items():
-        y, t = rng.uniform(0.1, 0.9, (2, n, k))
-        yield (
-            name,
-            (
-                lambda loss=loss, y=y, t=t: loss.value(y, t),
-                [y],
-                lambda loss=loss, y=y, t=t: [loss.gradient(y, t)],
-                lambda y, t=t, theirs=theirs: theirs(y, torch.from_numpy(t)),
-            ),
-        )
-
-
-def _layer(
-    rng: np.random.Generator, n: int, d: int, k: int, name: str, sparse: bool, keep: float
-) -> Case:
-    """A layer followed by a weighted sum of its outputs."""
-    ours, theirs = ACTIVATIONS[name]
-    weight = _sparse(rng, k, d) if sparse else mf.DenseWeight(rng.standard_normal((k, d)))
-    layer = mf.Linear(weight, rng.standard_normal(k), ours(), keep=keep, generator=rng)
-    x, dy = rng.standard_normal((n, d)), rng.standard_normal((n, k))
-    again = int(rng.integers(2**31))
-
-    def value() -> float:
-        layer.generator = np.random.default_rng(again)  # drops the same weights every time
-        return float((layer.forward(x) * dy).sum())
-
-    def gradients() -> list[Array]:
-        value()
-        return [layer.backward(dy), *(p.gradient for p in layer.parameters)]
-
-    def output(x: Tensor, values: Tensor, bias: Tensor, *numbers: Tensor) -> Tensor:
-        kept = values if layer.kept is None else values * torch.from_numpy(layer.kept)
-        if isinstance(weight, mf.SparseWeight):
-            places = (torch.from_numpy(weight.positions),)
-            kept = kept.new_zeros(k * d).index_put(places, kept).view(k, d)
-        z = functional.linear(x, kept, bias[0])
-        return (theirs(z, *numbers) * torch.from_numpy(dy)).sum()
-
-    return value, [x, *(p.value for p in layer.parameters)], gradients, output
-
-
-def _normalisation(rng: np.random.Generator, n: int, d: int) -> Case:
-    layer = mf.BatchNormalization(d)
-    layer.gamma.value, layer.beta.value = rng.standard_normal((2, 1, d))
-    x, dy = rng.standard_normal((2, n, d))
-
-    def value() -> float:
-        return float((layer.forward(x) * dy).sum())
-
-    def gradients() -> list[Array]:
-        value()
-        return [layer.backward(dy), layer.gamma.gradient, layer.beta.gradient]
-
-    def output(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        r = x - x.mean(0)
-        z = r / (r.square().mean(0) + layer.epsilon).sqrt()
-        return ((gamma * z + beta) * torch.from_numpy(dy)).sum()
-
-    return value, [x, layer.gamma.value, layer.beta.value], gradients, output
-
-
-def _errors(
-    value: Callable[[], float],
-    arrays: list[Array],
-    gradients: Callable[[], list[Array]],
-    theirs: Callable[..., Tensor],
-) -> dict[str, float]:
-    """Of an equation at one point, against autograd and against central differences.
-
-    An entry whose differences at one and at two steps disagree has a kink between, and is left
-    out of the latter.
-    """
-    ours = [gradient.copy() for gradient in gradients()]
-    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
-    expected = torch.autograd.grad(theirs(*tensors), tensors)
-    autograd = max(_error(o, e.numpy()) for o, e in zip(ours, expected, strict=True))
-    differences, kinks = 0.0, 0
-    for array, gradient in zip(arrays, ours, strict=True):
-        near, far = (_central(value, array, step) for step in (STEP, 2 * STEP))
-        smooth = np.abs(near - far) < SMOOTH * max(1.0, float(np.abs(gradient).max()))
-        kinks += int((~smooth).sum())
-        if smooth.any():
-            differences = max(differences, _error(gradient[smooth], near[smooth]))
-    entries = sum(array.size for array in arrays)
-    return {"autograd": autograd, "differences": differences, "entries": entries, "kinks": kinks}
-
-
-def _central(value: Callable[[], float], array: Array, step: float) -> Array:
-    found, flat = np.empty(array.size), array.reshape(-1)
-    for i, at in enumerate(flat.tolist()):
-        flat[i] = at + step
-        above = value()
-        flat[i] = at - step
-        found[i] = (above - value()) / (2 * step)
-        flat[i] = at
-    return found.reshape(array.shape)
-
-
-def _gathered(rng: np.random.Generator, n: int, d: int, k: int) -> float:
-    """How far the gradient of a sparse weight is from the dense one read at its positions."""
-    weight = _sparse(rng, k, d)
-    x, dy = rng.standard_normal((n, d)), rng.standard_normal((n, k))
-    dense = mf.DenseWeight(weight.matrix()).gradient(dy, x).reshape(-1)[weight.positions]
-    return _error(weight.gradient(dy, x), dense)
-
-
-def _sparse(rng: np.random.Generator, k: int, d: int) -> mf.SparseWeight:
-    nnz = max(1, round(0.4 * k * d))
-    positions = np.sort(rng.choice(k * d, nnz, replace=False))
-    return mf.SparseWeight((k, d), positions, rng.standard_normal(nnz))
-
-
-def _error(found: Array, expected: Array) -> float:
-    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    drawn = rng.integers(1, 9, (context.settings.shapes, 3)).tolist()
+    found = mf.check_equations(shapes + [(n, d, k) for n, d, k in drawn], rng)
+    return {name: asdict(errors) for name, errors in found.items()}
 
 
 def twins(context: Context, dtype: str, seed: int) -> Figures:
@@ -427,11 +247,10 @@ def _curve(settings: Settings, found: Figures, against: str) -> Curve:
 
 def claims(settings: Settings, done: Outcomes) -> list[Claim]:
     """What the spec of the equations promises; the crossover is reported."""
-    checked = done.of(equations)
-    each = [error for found in checked.values("equations") for error in found.values()]
-    autograd, differences = (max(e[name] for e in each) for name in ("autograd", "differences"))
-    kinks, entries = (sum(e[name] for e in each) for name in ("kinks", "entries"))
-    gathered = max(checked.values("gathered"))
+    each = [(n, e) for o in done.of(equations) for n, e in o.figures.items()]
+    autograd, differences = (max(e[name] for _, e in each) for name in ("autograd", "differences"))
+    kinks, entries = (sum(e[name] for _, e in each) for name in ("kinks", "entries"))
+    gathered = max(e["autograd"] for name, e in each if name == "sparse gradient")
     apart, apart64 = (
         {
             name: max(max(f[name]) for f in done.of(twins, dtype=dtype).values("apart"))
@@ -510,9 +329,10 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
 def tables(settings: Settings, done: Outcomes) -> list[Table]:
     """Errors of the equations, and the times."""
     by_name: dict[str, list[Any]] = {}
-    for found in done.of(equations).values("equations"):
-        for name, error in found.items():
+    for outcome in done.of(equations):
+        for name, error in outcome.figures.items():
             by_name.setdefault(name, []).append(error)
+    by_name.pop("sparse gradient")
     rows = [
         [
             name,
