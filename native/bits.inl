@@ -1,5 +1,5 @@
-// Between values and a dense strip of rows, led by one bit a position: no index is read.  Included
-// by kernels.inl.
+// One bit a position: what leads between values and a dense strip of rows, so that no index is read,
+// and which scores are worth a look.  Included by kernels.inl.
 
 #if REGROW_VECTOR_BYTES == 64
 #include <immintrin.h>
@@ -55,7 +55,36 @@ REGROW_INLINE double* compress_word(uint32_t word, const double* dense, double* 
   return values;
 }
 
+REGROW_INLINE uint32_t above_word(const float* scores, uint32_t row, float bar) {
+  const __mmask16 mask = static_cast<__mmask16>(row);
+  return _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, scores), _mm512_set1_ps(bar),
+                                 _CMP_GT_OQ);
+}
+
+REGROW_INLINE uint32_t above_word(const double* scores, uint32_t row, double bar) {
+  uint32_t found = 0;
+  for (int half = 0; half < 2; ++half) {
+    const __mmask8 mask = static_cast<__mmask8>(row >> 8 * half);
+    found |= static_cast<uint32_t>(_mm512_mask_cmp_pd_mask(
+                 mask, _mm512_maskz_loadu_pd(mask, scores + 8 * half), _mm512_set1_pd(bar),
+                 _CMP_GT_OQ))
+             << 8 * half;
+  }
+  return found;
+}
+
 #else
+
+template <typename T>
+REGROW_INLINE uint32_t above_word(const T* scores, uint32_t row, T bar) {
+  uint32_t found = 0;
+  if (row == 0xFFFFu) {
+    for (int i = 0; i < kBits; ++i) found |= static_cast<uint32_t>(scores[i] > bar) << i;
+  } else {
+    for (int i = 0; row >> i; ++i) found |= static_cast<uint32_t>(scores[i] > bar) << i;
+  }
+  return found;
+}
 
 template <typename T>
 REGROW_INLINE const T* expand_word(uint32_t word, uint32_t row, const T* values, T* dense) {
@@ -102,6 +131,13 @@ void compress(const BitsUnit<T>& unit) {
     for (int64_t w = 0; w < words; ++w)
       values = compress_word(bits[w], dense + kBits * w, values);
   }
+}
+
+// A bit for each of some scores that is above the bar, which NaN is not.
+template <typename T>
+void above(const T* scores, int64_t count, T bar, uint16_t* bits) {
+  for (int64_t first = 0; first < count; first += kBits)
+    *bits++ = static_cast<uint16_t>(above_word(scores + first, within(count - first), bar));
 }
 
 }  // namespace

@@ -30,17 +30,6 @@ constexpr Size kMostPart = 65536;
 constexpr Size kBlockShare = 32;
 constexpr Size kPackedBytes = Size{64} << 20;
 
-template <typename T>
-const Kernels<T>& kernels();
-template <>
-const Kernels<float>& kernels<float>() {
-  return isa().single;
-}
-template <>
-const Kernels<double>& kernels<double>() {
-  return isa().wide;
-}
-
 Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }
 
 // Bytes of so many elements, in whole cache lines.
@@ -133,7 +122,7 @@ Tiles part_of(const Tiles& tiles, Size first, Size count) {
 // Turns a row-major operand into feature-major tiles.
 template <typename T>
 const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int threads) {
-  const auto run_pack = kernels<T>().pack;
+  const auto run_pack = product_kernels<T>().pack;
   Size blocks = 1;
   if (threads > 1 && features * tiles.batch >= kSerialWork)
     blocks = std::max<Size>(1, std::min(2 * threads / tiles.count, features / 256));
@@ -240,7 +229,7 @@ void forward_by_rows(const Forward<T>& p, const Kernels<T>& k, const Tiles& tile
 template <typename T>
 void run(const Forward<T>& product, int threads) {
   if (product.batch == 0 || product.n_out == 0) return;
-  const Kernels<T>& k = kernels<T>();
+  const Kernels<T>& k = product_kernels<T>();
   const Size work = product.batch * (product.nnz + product.n_in + product.n_out);
   threads = threads_for(work, threads);
   const Tiles tiles = plan(product.batch, product.n_in, k);
@@ -256,7 +245,7 @@ void run(const Backward<T>& product, int threads) {
   const Backward<T>& p = product;
   if (p.batch == 0 && p.dvalues) std::fill(p.dvalues, p.dvalues + p.nnz, T(0));
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
-  const Kernels<T>& k = kernels<T>();
+  const Kernels<T>& k = product_kernels<T>();
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
   const BackwardPlan plan = regrow::plan(p, k);
   const Tiles& tiles = plan.tiles;
@@ -320,7 +309,7 @@ void run(const Pairs<T>& product, int threads) {
   const Pairs<T>& p = product;
   std::fill(p.products, p.products + p.count, T(0));
   if (p.batch == 0 || p.count == 0) return;
-  const Kernels<T>& k = kernels<T>();
+  const Kernels<T>& k = product_kernels<T>();
   threads = threads_for(p.batch * (p.count + p.n_in + p.n_out), threads);
   const Size features = p.n_in + p.n_out;
   const Tiles tiles = plan(p.batch, features, k);

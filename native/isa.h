@@ -15,6 +15,16 @@ std::vector<const Isa*> supported_isas();
 // Throws std::invalid_argument if that is not one of supported_isas().
 const Isa& isa();
 
+// Its kernels for one type.
+template <typename T>
+const Kernels<T>& product_kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return isa().single;
+  } else {
+    return isa().wide;
+  }
+}
+
 // Uses the named one from now on.  Throws as isa() does.
 void use_isa(const std::string& name);
 

@@ -515,7 +515,7 @@ void pairs(const PairsUnit<T>& unit) {
 template <typename T>
 constexpr Kernels<T> kernels() {
   return {kLanes<T>, kVectors, &pack<T>, &forward<T>, &backward<T>, &pairs<T>,
-          &expand<T>, &compress<T>};
+          &expand<T>, &compress<T>, &above<T>};
 }
 
 }  // namespace

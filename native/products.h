@@ -114,6 +114,7 @@ struct Kernels {
   void (*pairs)(const PairsUnit<T>&);
   void (*expand)(const BitsUnit<T>&);
   void (*compress)(const BitsUnit<T>&);
+  void (*above)(const T* scores, std::int64_t count, T bar, std::uint16_t* bits);
 };
 
 struct Isa {

@@ -6,6 +6,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "isa.h"
+
 namespace regrow {
 namespace {
 
@@ -86,13 +88,21 @@ void push(Best<T>& best, T score, Size position) {
   if (best.size == best.capacity) settle(best);
 }
 
-// Whether any of some scores is above the bar; NaN is not.
+// Scores that are looked at together.
+constexpr Size kChunk = 1024;
+
+// Where the row goes on in the taken positions, and whether the one asked for is among them; it is
+// asked in rising order.
 template <typename T>
-bool any_above(const T* scores, Size count, T bar) {
-  int above = 0;
-  for (Size j = 0; j < count; ++j) above |= scores[j] > bar;
-  return above != 0;
-}
+struct Taken {
+  const ScoreRows<T>& rows;
+  Size next, end;
+
+  bool operator()(Size column) {
+    while (next < end && rows.indices[next] < column) ++next;
+    return next < end && rows.indices[next] == column;
+  }
+};
 
 }  // namespace
 
@@ -151,22 +161,25 @@ void settle(Best<T>& best) {
 
 template <typename T>
 void offer(Best<T>& best, const ScoreRows<T>& rows) {
-  constexpr Size kBlock = 16;
   if (best.count == 0) return;
+  const auto above = product_kernels<T>().above;
+  std::uint16_t bits[kChunk / 16];
   const T* scores = rows.scores;
   for (Size row = rows.first_row; row < rows.last_row; ++row, scores += rows.columns) {
-    Size next = rows.indptr[row];
-    const Size end = rows.indptr[row + 1];
-    for (Size first = 0; first < rows.columns; first += kBlock) {
-      const Size last = std::min(rows.columns, first + kBlock);
-      if (best.full && last - first == kBlock && !any_above(scores + first, kBlock, best.bar))
-        continue;
-      for (Size column = first; column < last; ++column) {
-        if (best.full && !(scores[column] > best.bar)) continue;
-        while (next < end && rows.indices[next] < column) ++next;
-        if (next < end && rows.indices[next] == column) continue;
-        push(best, scores[column], row * rows.columns + column);
-      }
+    Taken<T> taken{rows, rows.indptr[row], rows.indptr[row + 1]};
+    Size column = 0;
+    for (; column < rows.columns && !best.full; ++column)
+      if (!taken(column)) push(best, scores[column], row * rows.columns + column);
+    for (; column < rows.columns; column += kChunk) {
+      const Size size = std::min(kChunk, rows.columns - column);
+      above(scores + column, size, best.bar, bits);
+      for (Size word = 0; word < size; word += 16)
+        for (unsigned left = bits[word / 16]; left; left &= left - 1) {
+          const Size at = column + word + __builtin_ctz(left);
+          // The bar may have risen since.
+          if (scores[at] > best.bar && !taken(at))
+            push(best, scores[at], row * rows.columns + at);
+        }
     }
   }
 }

@@ -25,15 +25,6 @@ void for_rows(std::int64_t rows, std::int64_t elements, int threads, F&& body) {
 
 std::int64_t bit_words(std::int64_t columns) { return (columns + 15) / 16; }
 
-template <typename T>
-const Kernels<T>& kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return isa().single;
-  } else {
-    return isa().wide;
-  }
-}
-
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
 [[noreturn]] void name_bad_index(const std::int32_t* indices, std::int64_t first,
@@ -117,7 +108,7 @@ void mark(const std::int64_t* indptr, const std::int32_t* indices, std::int64_t 
 template <typename T>
 void expand(const T* values, const std::int64_t* indptr, const std::uint16_t* bits,
             std::int64_t rows, std::int64_t columns, T* dense, int threads) {
-  const auto kernel = kernels<T>().expand;
+  const auto kernel = product_kernels<T>().expand;
   for_rows(rows, rows * columns, threads, [=](std::int64_t first, std::int64_t last) {
     kernel({values + indptr[first], nullptr, bits, dense, columns, first, last});
   });
@@ -126,7 +117,7 @@ void expand(const T* values, const std::int64_t* indptr, const std::uint16_t* bi
 template <typename T>
 void compress(const T* dense, const std::int64_t* indptr, const std::uint16_t* bits,
               std::int64_t rows, std::int64_t columns, T* values, int threads) {
-  const auto kernel = kernels<T>().compress;
+  const auto kernel = product_kernels<T>().compress;
   for_rows(rows, rows * columns, threads, [=](std::int64_t first, std::int64_t last) {
     kernel({nullptr, values + indptr[first], bits, const_cast<T*>(dense), columns, first, last});
   });
