@@ -130,17 +130,20 @@ def _cases(rng: np.random.Generator, n: int, d: int, k: int) -> Iterator[tuple[s
             yield name, _layer(rng, n, d, k, name, sparse, 1.0)
             yield "dropout of weights", _layer(rng, n, d, k, name, sparse, 0.6)
     yield "batch normalisation", _normalisation(rng, n, d)
-    for name, (loss, theirs) in _LOSSES.items():
-        y, t = rng.uniform(0.1, 0.9, (2, n, k))
-        yield (
-            name,
-            (
-                lambda loss=loss, y=y, t=t: loss.value(y, t),
-                [y],
-                lambda loss=loss, y=y, t=t: [loss.gradient(y, t)],
-                lambda y, t=t, theirs=theirs: theirs(y, torch.from_numpy(t)),
-            ),
-        )
+    for name in _LOSSES:
+        yield name, _loss(rng, n, k, name)
+
+
+def _loss(rng: np.random.Generator, n: int, k: int, name: str) -> _Case:
+    loss, theirs = _LOSSES[name]
+    y, t = rng.uniform(0.1, 0.9, (2, n, k))
+    targets = torch.from_numpy(t)
+    return (
+        lambda: loss.value(y, t),
+        [y],
+        lambda: [loss.gradient(y, t)],
+        lambda y: theirs(y, targets),
+    )
 
 
 def _layer(

@@ -80,7 +80,7 @@ def twins(context: Context, dtype: str, seed: int) -> Figures:
     data = context.load(settings.data, limit_train=settings.limit_train)
     density = settings.twin_density
     model = _network("csr", data, settings, density, seed).to(getattr(torch, dtype))
-    nets = {"csr": model, "masked": _masked(model)}
+    nets: dict[str, nn.Module] = {"csr": model, "masked": _masked(model)}
     ours, momentum = _matrix_form(model), mf.Nesterov(0.9)
     rate = _rate(density)
     optimizers = {name: _sgd(net, rate) for name, net in nets.items()}
@@ -119,6 +119,8 @@ def _matrix_form(model: nn.Module) -> mf.MultilayerPerceptron:
 
 
 class _Mask(nn.Module):
+    mask: Tensor
+
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
@@ -127,15 +129,14 @@ class _Mask(nn.Module):
         return weight * self.mask
 
 
-def _masked(model: nn.Module) -> nn.Module:
+def _masked(model: nn.Sequential) -> nn.Sequential:
     """The same function with dense weights under masks, as most code of sparse training has it."""
     masks = {path: layer.topology.mask() for path, layer in sparse_layers(model).items()}
     twin = densify(copy.deepcopy(model))
     for path, mask in masks.items():
-        kind = twin.get_submodule(path).weight.dtype
-        parametrize.register_parametrization(
-            twin.get_submodule(path), "weight", _Mask(mask.to(kind))
-        )
+        layer = twin.get_submodule(path)
+        assert isinstance(layer, nn.Linear)
+        parametrize.register_parametrization(layer, "weight", _Mask(mask.to(layer.weight.dtype)))
     return twin
 
 
@@ -146,7 +147,7 @@ def _network(
     if kind == "dense":
         return mlp(sizes, seed=seed)
     model = mlp(sizes, seed=seed, density=density, allocation="er", full="sparse", compute="csr")
-    return model if kind == "csr" else _masked(model)  # type: ignore[return-value]
+    return model if kind == "csr" else _masked(model)
 
 
 def _rate(density: float) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from regrow import Evolution, sparse_layers
+from regrow import Evolution, SparseLinear
 from regrow.data import Dataset, from_arrays
 from regrow.evolution.grow import cosine_until_plateau
 from regrow.evolution.starts import FanInUniform
@@ -75,7 +75,7 @@ def accuracy(
     settings: Settings = context.settings
     table = _table(context, data)
     sizes = [table.n_features, *settings.hidden, table.n_classes or 1]
-    sparsity = {} if method == "dense" else {"epsilon": epsilon, "compute": "csr"}
+    sparsity: dict[str, Any] = {"epsilon": epsilon, "compute": "csr"} if method != "dense" else {}
     model = _glorot(mlp(sizes, seed=seed, **sparsity), seed)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=1e-4
@@ -153,13 +153,13 @@ def _table(context: Context, data: str) -> Dataset:
 def _glorot(model: nn.Sequential, seed: int) -> nn.Sequential:
     """Weights uniform in the bounds of a dense layer of the same size, biases 0."""
     generator = torch.Generator().manual_seed(seed)
-    sparse = {id(layer) for layer in sparse_layers(model).values()}
     with torch.no_grad():
         for layer in model:
-            if id(layer) in sparse or isinstance(layer, nn.Linear):
-                weight = layer.values if id(layer) in sparse else layer.weight
+            if isinstance(layer, (nn.Linear, SparseLinear)):
+                weight = layer.values if isinstance(layer, SparseLinear) else layer.weight
                 bound = math.sqrt(6 / (layer.in_features + layer.out_features))
                 weight.uniform_(-bound, bound, generator=generator)
+                assert layer.bias is not None
                 layer.bias.zero_()
     return model
 
@@ -167,7 +167,7 @@ def _glorot(model: nn.Sequential, seed: int) -> nn.Sequential:
 def parts(settings: Settings, seeds: range, done: Outcomes) -> Iterator[Part]:
     """Every method at both numbers of connections: at the published rate, and at its best one."""
     methods = (*BASELINES, *OURS)
-    common = {"data": settings.data}
+    common: dict[str, Any] = {"data": settings.data}
     for epsilon in (settings.sparse, settings.dense):
         for method in methods:
             arm = {**common, "method": method, "epsilon": epsilon}

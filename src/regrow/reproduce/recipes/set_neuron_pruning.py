@@ -17,7 +17,7 @@ import torch
 from sklearn.datasets import load_breast_cancer
 from torch import nn
 
-from regrow import Evolution, compact, sparse_layers
+from regrow import Evolution, SparseLinear, compact, sparse_layers
 from regrow.data import Dataset, from_arrays
 from regrow.evolution.neurons import NeuronPruning
 from regrow.measure import pictures
@@ -90,7 +90,7 @@ def accuracy(context: Context, data: str, method: str, rate: float, seed: int) -
     small.eval()
     with torch.inference_mode():
         moved = float((model(table.x_test) - small(table.x_test)).abs().max())
-    linear = [m for m in small.modules() if hasattr(m, "out_features")]
+    linear = [m for m in small if isinstance(m, (nn.Linear, SparseLinear))]
     return {
         "test": last["test"],
         "validation": last["validation"],
@@ -99,7 +99,7 @@ def accuracy(context: Context, data: str, method: str, rate: float, seed: int) -
         "loss_gap": last["test_loss"] - train.loss if finite else None,
         "connections": last["connections"],
         "removed": 1 - last["left"],
-        "compact": sum(int(m.out_features) for m in linear[:-1]),
+        "compact": sum(m.out_features for m in linear[:-1]),
         "moved": moved if math.isfinite(moved) else None,
         "left": [row["left"] for row in rows],
         "curve": [row["test"] for row in rows],
@@ -119,7 +119,7 @@ def _evolution(
         return None
     steps = math.ceil(samples / settings.batch)
     total = steps * settings.epochs
-    when = {"seed": seed, "every": steps, "until": total - 1}
+    when: dict[str, Any] = {"seed": seed, "every": steps, "until": total - 1}
     if method == "set":
         return Evolution(model, optimizer, "set", **when)
     begin, end = (round(share * total) for share in settings.window)
