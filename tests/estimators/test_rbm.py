@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import regrow
 from regrow.estimators import SparseRBM
 from regrow.estimators.rbm import Machine
+from regrow.topology import random_topology
 
 SMALL = SparseRBM(20, n_iter=2, random_state=0)
 IMAGES, LABELS = load_digits(return_X_y=True)
@@ -22,7 +23,9 @@ IMAGES, LABELS = (IMAGES[:300] / 16).astype(np.float32), LABELS[:300]
 
 
 def machine(compute: str = "csr", connections: int = 9) -> Machine:
-    made = Machine(5, 3, connections, 1.0, compute, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    topology = random_topology((3, 5), connections, generator=generator)
+    made = Machine(topology, 1.0, compute, generator)
     with torch.no_grad():
         made.bias.copy_(torch.tensor([0.5, -0.5, 0.1, 0.0, -1.0]))
         made.layer.bias.copy_(torch.tensor([0.2, -0.3, 0.0]))
@@ -189,6 +192,15 @@ def test_density_and_epsilon_together_are_refused() -> None:
 def test_codes_of_another_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must have shape \(rows, 20\), got \(2, 3\)"):
         clone(SMALL).fit(IMAGES).inverse_transform(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("method", sorted(regrow.methods()))
+def test_every_method_trains_and_ends_with_the_density(method: str) -> None:
+    rbm = SparseRBM(32, density=0.25, method=method, n_iter=5, random_state=0)
+    rbm.set_params(final_removal=False).fit(IMAGES)
+    assert rbm.loss_curve_[-1] < rbm.loss_curve_[0]
+    if method not in ("pals", "set-neuron-pruning"):  # they find a number on the way
+        assert rbm.topology_.density == pytest.approx(0.25, abs=0.01)
 
 
 def test_a_method_of_ones_own() -> None:

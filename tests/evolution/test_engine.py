@@ -630,6 +630,26 @@ def test_resumed_equals_uninterrupted(method: str, name: str, scope: str, stop: 
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("method", ["set", "rigl", "mest"])
+def test_an_update_that_is_due_is_saved_along(method: str) -> None:
+    whole, second = (Run(method, every=2, until=8, total_steps=8, seed=3) for _ in range(2))
+    whole.step()
+    whole.backward()
+    whole.optimizer.step()
+    whole.optimizer.zero_grad()
+    second.model.load_state_dict(whole.model.state_dict())
+    second.optimizer.load_state_dict(whole.optimizer.state_dict())
+    second.evolution.load_state_dict(whole.evolution.state_dict())
+    second.at = whole.at
+    done = whole.evolution.step()
+    assert done is not None
+    assert done == second.evolution.step()
+    for _ in range(3):
+        assert whole.step() == second.step()
+    for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_state_of_another_method_or_model_is_refused() -> None:
     state = Run("set", every=2).evolution.state_dict()
     sentence = "state of evolution must be of method 'rigl', got 'set'"

@@ -76,7 +76,8 @@ class SparseMLPClassifier(ClassifierMixin, SparsePerceptron):  # type: ignore[mi
     Example:
         >>> from sklearn.datasets import load_digits
         >>> X, y = load_digits(return_X_y=True)
-        >>> model = SparseMLPClassifier((100,), density=0.2, max_iter=10, random_state=0)
+        >>> model = SparseMLPClassifier((100,), density=0.2, max_iter=10,
+        ...                             learning_rate_init=0.01, random_state=0)
         >>> model.fit(X[:1200] / 16, y[:1200]).score(X[1200:] / 16, y[1200:]) > 0.8
         True
         >>> sum(weights.nnz for weights in model.coefs_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -18,10 +19,15 @@ from regrow.estimators import checks
 from regrow.estimators.learner import Learner, chosen
 from regrow.estimators.rows import Rows, batches
 from regrow.evolution import Method
+from regrow.evolution.fitted import beginning, fitted
 from regrow.export import to_scipy
 from regrow.kernels import ops
 from regrow.layers import SparseLinear
 from regrow.topology import Topology
+from regrow.topology.initial import pattern_of
+
+# SET's sparsity control where nothing else is said, as published for these machines.
+_EPSILON = 11
 
 # Numbers that hold a batch while rows are transformed or scored.
 _ROOM = 4_000_000
@@ -31,34 +37,28 @@ class Machine(nn.Module):
     """Visible and hidden units with sparse connections between them.
 
     Args:
-        visible: Number of visible units.
-        hidden: Number of hidden units.
-        connections: How many of the ``visible * hidden`` there are.
+        topology: Connections, ``(hidden, visible)``.
         spread: Standard deviation of the first weights; biases start at 0.
         compute: Of the layer.
-        generator: Of places and weights.
+        generator: Of the weights.
 
     Example:
-        >>> machine = Machine(6, 4, 12, 0.05, "csr", torch.Generator().manual_seed(0))
+        >>> topology = Topology((4, 6), torch.arange(0, 24, 2))
+        >>> machine = Machine(topology, 0.05, "csr", torch.Generator().manual_seed(0))
         >>> v = torch.ones(2, 6)
         >>> machine.hidden(v).shape, machine.visible(machine.hidden(v)).shape
         (torch.Size([2, 4]), torch.Size([2, 6]))
     """
 
     def __init__(
-        self,
-        visible: int,
-        hidden: int,
-        connections: int,
-        spread: float,
-        compute: str,
-        generator: torch.Generator,
+        self, topology: Topology, spread: float, compute: str, generator: torch.Generator
     ) -> None:
         super().__init__()
-        density = connections / (visible * hidden)
+        hidden, visible = topology.matrix_shape
         self.layer = SparseLinear(
-            visible, hidden, density=density, compute=compute, generator=generator
+            visible, hidden, topology=topology, compute=compute, generator=generator
         )
+        self.activation = nn.Sigmoid()
         self.bias = nn.Parameter(torch.zeros(visible))
         with torch.no_grad():
             self.layer.values.normal_(0, spread, generator=generator)
@@ -100,7 +100,8 @@ class Machine(nn.Module):
         Returns:
             Mean squared error of the reconstruction.
         """
-        first = h = torch.bernoulli(self.hidden(v), generator=generator)
+        # As modules, for a growth by activations listens to what goes through them.
+        first = h = torch.bernoulli(self.activation(self.layer(v)), generator=generator)
         for _ in range(steps):
             back = self.visible(h)
             h = torch.bernoulli(self.hidden(back), generator=generator)
@@ -150,7 +151,8 @@ class SparseRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         epsilon: Instead of a density, SET's sparsity control: ``epsilon * (n_features +
             n_components)`` connections. With neither it is 11.
         method: How connections change: ``set``, ``static`` or another of ``regrow.methods()``, a
-            `Method`, or ``dense`` for a machine with all connections.
+            `Method`, or ``dense`` for a machine with all connections. Schedules of a method end
+            with ``n_iter`` epochs.
         fraction: Share of the connections that an update drops and grows, in [0, 1); None for the
             method's own, 0.3 of ``set``.
         final_removal: Whether ``fit`` ends with an update that only drops, as published.
@@ -384,26 +386,24 @@ class SparseRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _start(self, rows: Rows) -> None:
         self._check()
-        features, hidden = rows.shape[1], self.n_components
-        method = chosen(self.method, fraction=self.fraction, normal=self.init_std)
         self._random = checks.generator_of(self.random_state)
-        places = features * hidden
-        if method == "dense":
-            connections = places
-        elif self.density is not None:
-            connections = round(self.density * places)
-        else:
-            epsilon = 11 if self.epsilon is None else self.epsilon
-            connections = round(epsilon * (features + hidden))
-        machine = Machine(
-            features,
-            hidden,
-            min(max(connections, 1), places),
-            self.init_std,
-            self.compute,
-            self._random,
-        )
         steps = -(-len(rows) // min(self.batch_size, len(rows)))
+        total = max(1, self.n_iter) * steps
+        shape = self.n_components, rows.shape[1]
+        method = chosen(self.method, fraction=self.fraction, normal=self.init_std)
+        epsilon = _EPSILON if self.epsilon is None else self.epsilon
+        density = self.density or min(1.0, epsilon * sum(shape) / math.prod(shape))
+        if isinstance(method, Method):
+            given: dict[str, Any] = {"total_steps": total, "steps_per_epoch": steps}
+            method = fitted(method, density=density, shapes=[shape], **given)
+            first, pattern = beginning(method)
+            density = getattr(pattern, "density", density if first is None else first)
+            topology = pattern_of(pattern)(
+                shape, max(1, round(density * math.prod(shape))), generator=self._random
+            )
+        else:
+            topology = Topology(shape, torch.arange(math.prod(shape)))
+        machine = Machine(topology, self.init_std, self.compute, self._random)
         self._learner = Learner(
             machine,
             torch.optim.SGD(machine.parameters(), lr=self.learning_rate, momentum=self.momentum),
@@ -411,9 +411,9 @@ class SparseRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             decay=self.weight_decay,
             seed=checks.seed_of(self._random),
             steps_per_epoch=steps,
-            total_steps=max(1, self.n_iter) * steps,
+            total_steps=total,
         )
-        self._n_features_out = hidden
+        self._n_features_out = self.n_components
         self.n_iter_ = 0
         self.loss_curve_: list[float] = []
 

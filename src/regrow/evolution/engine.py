@@ -323,6 +323,7 @@ class Evolution:
             "shares": dict(self._shares),
             "memory": dict(self._memory),
             "generator": self._generator.get_state(),
+            "early": dict(self._early),
             "kept": self._kept.state_dict(),
             "dormant": self._dormant.state_dict(),
             "activations": self._activations.state_dict() if self._activations else {},
@@ -350,8 +351,9 @@ class Evolution:
         self._shares = dict(state["shares"])
         self._memory = dict(state["memory"])
         self._generator.set_state(state["generator"])
-        self._early = {}
         layers = sparse_layers(self.model)
+        early = state.get("early", {})
+        self._early = {path: score.to(layers[path].values) for path, score in early.items()}
         self._counted = {path: layer.topology.nnz for path, layer in layers.items()}
         self._kept.load_state_dict(state["kept"], layers)
         self._dormant.load_state_dict(state["dormant"], layers)
@@ -359,11 +361,18 @@ class Evolution:
         if self._activations:
             self._activations.load_state_dict(state["activations"])
         for path, passes in state["passes"].items():
+            if passes and not capture.armed(layers[path]):
+                capture.arm(layers[path], self._grow.history)
             capture.resume(layers[path], [capture.Pass(*each) for each in passes])
 
     def _passes(self) -> dict[str, list[tuple[Tensor, Tensor, int]]]:
-        """What layers keep of earlier steps, where growth looks back further than one."""
-        layers = sparse_layers(self.model) if self._grow.history > 1 else {}
+        """What layers keep of earlier steps that an update will look at.
+
+        Saved after ``step()``, as it should be, that is where growth looks back further than one.
+        Saved before, the last step is needed too.
+        """
+        needed = self._grow.history > 1 or self.steps != self._seen
+        layers = sparse_layers(self.model) if needed else {}
         return {
             path: [(kept.x, kept.grad, kept.ago) for kept in capture.so_far(layer)]
             for path, layer in layers.items()
