@@ -96,6 +96,26 @@ def test_public_names_are_the_lazy_ones() -> None:
     assert set(regrow.__all__) == {*regrow._ROOMS, "__version__"}
 
 
+@pytest.mark.parametrize("name", regrow._ROOMS_OF_EXTRAS)
+def test_public_name_of_an_extra_resolves_and_is_listed(name: str) -> None:
+    assert getattr(regrow, name).__name__ == name
+    assert name in dir(regrow)
+    assert name not in regrow.__all__
+
+
+def test_public_name_of_an_extra_says_which_it_needs() -> None:
+    code = """
+import sys
+sys.modules["sklearn"] = None
+import regrow
+try:
+    regrow.SparseRBM
+except ImportError as error:
+    print(error)
+"""
+    assert "pip install 'regrow[estimators]'" in run_python(code)
+
+
 def test_unknown_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="module 'regrow' has no attribute 'Mask'"):
         regrow.Mask  # noqa: B018

@@ -1,15 +1,21 @@
 """Truly sparse training of neural networks that drop and grow their own connections.
 
 Every public name is importable from here. Each is loaded on first use, so `import regrow` itself
-imports neither torch nor any other dependency.
+imports neither torch nor any other dependency. The estimators need scikit-learn, an extra, so
+`from regrow import *` leaves them out.
 """
 
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regrow import export, measure
+    from regrow.estimators import SparseAutoencoder as SparseAutoencoder
+    from regrow.estimators import SparseMLPClassifier as SparseMLPClassifier
+    from regrow.estimators import SparseMLPRegressor as SparseMLPRegressor
+    from regrow.estimators import SparseRBM as SparseRBM
     from regrow.evolution import Evolution, Method
     from regrow.evolution.methods import methods
     from regrow.layers import (
@@ -112,15 +118,24 @@ _ROOMS = {
 }
 
 
+# Likewise, of what needs an extra.
+_ROOMS_OF_EXTRAS = {
+    "SparseAutoencoder": "estimators",
+    "SparseMLPClassifier": "estimators",
+    "SparseMLPRegressor": "estimators",
+    "SparseRBM": "estimators",
+}
+
+
 if not TYPE_CHECKING:  # type checkers see the imports above, and refuse other names
 
     def __getattr__(name: str) -> object:
         """Load a public name the first time it is asked for, and keep it (PEP 562)."""
         if name == "__version__":
             value = version("regrow")
-        elif name in _ROOMS:
-            room = import_module(f"regrow.{_ROOMS[name]}")
-            value = room if name == _ROOMS[name] else getattr(room, name)
+        elif place := _ROOMS.get(name) or _ROOMS_OF_EXTRAS.get(name):
+            room = import_module(f"regrow.{place}")
+            value = room if name == place else getattr(room, name)
         else:
             raise AttributeError(f"module 'regrow' has no attribute {name!r}")
         globals()[name] = value
@@ -128,4 +143,5 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and refuse other n
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    more = _ROOMS_OF_EXTRAS if find_spec("sklearn") and find_spec("scipy") else ()
+    return sorted({*globals(), *__all__, *more})
