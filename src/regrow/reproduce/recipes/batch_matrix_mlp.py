@@ -175,7 +175,10 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tens
 
 
 def speed(context: Context, seed: int) -> Figures:
-    """Seconds of an epoch of every network at every density, in turns, rounds there and back."""
+    """Seconds of an epoch of every network at every density, in turns, rounds there and back.
+
+    They are those of the processor, which other work on the machine disturbs least.
+    """
     settings: Settings = context.settings
     data = context.load(settings.data, limit_train=settings.limit_train)
     nets = {}
@@ -188,12 +191,12 @@ def speed(context: Context, seed: int) -> Figures:
     for turn in range(settings.rounds + 1):
         for key in list(nets) if turn % 2 else reversed(nets):
             model, optimizer = nets[key]
-            begin = time.perf_counter()
+            begin = time.process_time()
             batches = data_order(len(data.x_train), seed, turn).split(BATCH)
             for chosen in batches if turn else batches[:5]:  # the first round warms up
                 _step(model, optimizer, data.x_train[chosen], data.y_train[chosen])
             if turn:
-                seconds[key].append(time.perf_counter() - begin)
+                seconds[key].append(time.process_time() - begin)
     torch.set_flush_denormal(False)
     return {
         kind: [seconds[kind, density] for density in settings.densities] for kind in NETWORKS
@@ -356,7 +359,9 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
         timed.append([f"{density:g}", *(f"{s:.3f}" for s in medians.values()), *gains])
     heads = ["density", *NETWORKS, "csr against dense", "csr against masked"]
     title = f"Seconds of an epoch of {found['samples']} samples, {settings.data}"
-    note = f"{found['threads']} thread; medians of {settings.rounds} rounds in turns."
+    note = (
+        f"Processor time, {found['threads']} thread; medians of {settings.rounds} rounds in turns."
+    )
     made.append(Table(title, heads, timed, note))
     if settings.epochs:
         reached = [
@@ -399,7 +404,7 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
         crossing: pictures.curves(
             arms,
             title=crossing,
-            subtitle=f"seconds of an epoch, {settings.data}; thin: rounds",
+            subtitle=f"processor seconds of an epoch, {settings.data}",
             x_label="density",
             colours=colours,
             logarithmic=True,
