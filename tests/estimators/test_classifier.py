@@ -134,6 +134,15 @@ def test_epsilon_is_refused_where_the_density_changes() -> None:
         clone(SMALL).set_params(method="gmp", epsilon=5).fit(IMAGES, LABELS)
 
 
+@pytest.mark.parametrize("method", ["gmp", "granet", "ac-dc", "mest-soft", "pals", "rigl"])
+def test_what_was_pruned_stays_so_in_a_warm_start(method: str) -> None:
+    model = clone(SMALL).set_params(method=method, density=0.25, warm_start=True, batch_size=50)
+    before = [topology.nnz for topology in model.fit(IMAGES, LABELS).topologies_]
+    after = [topology.nnz for topology in model.fit(IMAGES, LABELS).topologies_]
+    assert before == after
+    assert len(model.loss_curve_) == 20
+
+
 @pytest.mark.parametrize("method", ["gmp", "granet"])
 def test_early_stopping_waits_for_the_density(method: str) -> None:
     model = clone(SMALL).set_params(

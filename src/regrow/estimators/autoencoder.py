@@ -17,8 +17,10 @@ from regrow.estimators.rows import Rows
 from regrow.evolution import Method
 
 
-class SparseAutoencoder(  # type: ignore[misc]
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, SparsePerceptron
+class SparseAutoencoder(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    SparsePerceptron,
 ):
     """Transformer that learns a code from which it can tell the features again.
 

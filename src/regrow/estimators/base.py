@@ -7,6 +7,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,14 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
     """
 
     out_activation_: str
+    loss_: float
+    loss_curve_: list[float]
+    best_loss_: float | None
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    n_iter_: int
+    _learner: Learner | None
+    _best: dict[str, Tensor] | None
 
     def __init__(
         self,
@@ -194,10 +203,14 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         part, held = self._split(len(rows), targets)
         size = self._batch(len(part))
         steps = -(-len(part) // size)
-        if new:
-            self._build(sizes, steps)
-        if not incremental or self._learner is None:
-            self._learner = self._learner_of(steps)
+        if new or not incremental or self._learner is None:
+            method = self._planned(sizes, steps)
+            if new:
+                self._build(sizes, method)
+            elif isinstance(method, Method):
+                # What was pruned stays so.
+                method = replace(method, density=None, redistribute=None)
+            self._learner = self._learner_of(method, steps)
         self.n_iter_ = 0
         try:
             for _ in range(1 if incremental else self.max_iter):
@@ -242,7 +255,7 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
     @property
     def intercepts_(self) -> list[NDArray[np.float32]]:
         """Biases of every layer."""
-        return [layer.bias.detach().numpy() for layer in self._linear()]  # type: ignore[operator,union-attr]
+        return [layer.bias.detach().numpy().copy() for layer in self._linear()]  # type: ignore[operator]
 
     @property
     def topologies_(self) -> list[Topology]:
@@ -320,49 +333,48 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
 
     # Training
 
-    def _build(self, sizes: list[int], steps: int) -> None:
-        shapes = shapes_of(sizes)
+    def _planned(self, sizes: list[int], steps: int) -> str | Method:
+        """The method, made to fit this training; ``dense`` for none."""
         method = chosen(self.method, fraction=self.fraction)
-        if isinstance(method, Method):
-            positions = sum(rows * columns for rows, columns in shapes.values())
-            density = self.density or DEFAULT_DENSITY
-            if self.epsilon is not None:
-                if method.density is not None:
-                    raise ValueError(
-                        f"epsilon must be left out for {method.name}, which changes its density: "
-                        f"give a density"
-                    )
-                ends = sum(rows + columns for rows, columns in shapes.values())
-                density = min(1.0, self.epsilon * ends / positions)
-            method = fitted(
-                method,
-                density=density,
-                total_steps=self.max_iter * steps,
-                steps_per_epoch=steps,
-                shapes=shapes.values(),
-            )
-            if self.every is not None:
-                method = chosen(method, every=self.every)
+        if not isinstance(method, Method):
+            return method
+        shapes = shapes_of(sizes).values()
+        density = self.density or DEFAULT_DENSITY
+        if self.epsilon is not None:
+            if method.density is not None:
+                raise ValueError(
+                    f"epsilon must be left out for {method.name}, which changes its density: "
+                    f"give a density"
+                )
+            ends = sum(rows + columns for rows, columns in shapes)
+            places = sum(rows * columns for rows, columns in shapes)
+            density = min(1.0, self.epsilon * ends / places)
+        method = fitted(
+            method,
+            density=density,
+            total_steps=self.max_iter * steps,
+            steps_per_epoch=steps,
+            shapes=shapes,
+        )
+        return chosen(method, every=self.every)
+
+    def _build(self, sizes: list[int], method: str | Method) -> None:
         topologies = topologies_for(
-            shapes,
+            shapes_of(sizes),
             method,
             self._random,
             density=None if self.epsilon is not None else self.density or DEFAULT_DENSITY,
             epsilon=self.epsilon,
             allocation=self.allocation,
         )
-        self._method = method
-        self._built = sizes
         self._network = perceptron(sizes, self.activation, topologies, self.compute, self._random)
-        self._learner: Learner | None = None
+        self._built = sizes
+        self._learner = self._best = None
         self.n_layers_, self.n_outputs_ = len(sizes), sizes[-1]
-        self.loss_curve_: list[float] = []
-        self.best_loss_: float | None = None
-        self.validation_scores_: list[float] | None = None
-        self.best_validation_score_: float | None = None
-        self._best: dict[str, Tensor] | None = None
+        self.loss_curve_ = []
+        self.best_loss_ = self.validation_scores_ = self.best_validation_score_ = None
 
-    def _learner_of(self, steps: int) -> Learner:
+    def _learner_of(self, method: str | Method, steps: int) -> Learner:
         network = self._network
         weights = [weight_of(layer) for layer in self._linear()]
         known = {id(weight) for weight in weights}
@@ -371,7 +383,7 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         optimizer: torch.optim.Optimizer
         if self.solver == "adam":
             betas = (self.beta_1, self.beta_2)
-            optimizer = torch.optim.Adam(groups, lr=self.learning_rate_init, betas=betas)
+            optimizer = torch.optim.Adam(groups, lr=self.learning_rate_init, betas=betas, fused=True)
         else:
             optimizer = torch.optim.SGD(
                 groups,
@@ -387,7 +399,7 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         return Learner(
             network,
             optimizer,
-            self._method,
+            method,
             seed=checks.seed_of(self._random),
             steps_per_epoch=steps,
             total_steps=self.max_iter * steps,
@@ -421,7 +433,7 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
             def backward(x: Tensor = x, y: Tensor = y, w: Tensor | None = w) -> None:
                 nonlocal loss
                 found = self._mean(self._loss(network(self._seen(x)), y), w)
-                found.backward()  # type: ignore[no-untyped-call]
+                found.backward()
                 loss = found.item()
 
             learner.step(backward)

@@ -118,7 +118,7 @@ def topologies_for(
     elif first is not None:
         given = {"density": first, "allocation": allocation}
     counts = allocate(shapes, **given)
-    made = pattern_of(pattern)  # type: ignore[arg-type]
+    made = pattern_of(pattern)
     # A layer with every connection stays dense, unless it is to lose some.
     return {
         path: made(shape, counts[path], generator=generator)

@@ -65,7 +65,7 @@ def method_parts(
 def _falling(
     density: Any, options: TrainOptions, method: Method, parts: dict[str, Any], dataset: Dataset
 ) -> dict[str, Any]:
-    every = parts.get("every", method.every)
+    every: Any = parts.get("every", method.every)
     if every == "epoch":
         every = steps_of_an_epoch(options, dataset)
     return falling(density, options.density or DEFAULT_DENSITY, parts["until"], every)
