@@ -192,7 +192,7 @@ def _following(model: nn.Module) -> list[tuple[tuple[str, Linear], tuple[str, Li
     ]
 
 
-def _clear(parameter: nn.Parameter, at: Any, optimizer: torch.optim.Optimizer) -> None:
+def _clear(parameter: Tensor, at: Any, optimizer: torch.optim.Optimizer) -> None:
     """Set entries of a dense parameter to 0, and what the optimiser keeps for them."""
     parameter[at] = 0
     for entry in optimizer.state.get(parameter, {}).values():

@@ -1,6 +1,6 @@
 """Optimisers under a topology that changes."""
 
-from regrow.optim.average import AveragedModel
+from regrow.optim.average import AveragedModel, union_average
 from regrow.optim.carry import carry_state
 from regrow.optim.decay import decayed
 from regrow.optim.local_age_adam import LocalAgeAdam
@@ -14,4 +14,5 @@ __all__ = [
     "carry_state",
     "decayed",
     "scaled_by_density",
+    "union_average",
 ]
