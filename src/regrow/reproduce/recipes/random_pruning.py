@@ -284,11 +284,11 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
     done = done.final
     widths, ratios, known = [], [], []
     for width in settings.widths:
-        cells: list[Any] = [width, done.of(**_arm(width)).text("test", percent=True)]
+        dense = done.of(**_arm(width))
+        cells = [f"{width}", _count(dense), dense.text("test", percent=True)]
         for density in settings.densities:
             arm = done.of(**_arm(width, density, "erk"))
-            count = round(arm.mean("connections"))
-            cells += [f"{count:,}", arm.text("test", percent=True)]
+            cells += [_count(arm), arm.text("test", percent=True)]
             cells += [f"{_gap(done, width, density):+.2f}"]
         widths.append(cells)
     for density in settings.densities_of_ratios:
@@ -305,9 +305,9 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
         attacked = [own.text(f"fgsm {eps}", percent=True) for eps in ATTACKS]
         score = own.text("test", percent=True)
         known.append([f"{named['density']:g}", score, *shown, *attacked])
-    heads = ["width", "dense, %"]
+    heads = ["width", "weights", "dense, %"]
     for density in settings.densities:
-        heads += [f"connections at {density:g}", f"density {density:g}, %", "gap, points"]
+        heads += ["weights", f"density {density:g}, %", "gap, points"]
     return [
         Table(f"Width ({settings.data}, test accuracy)", heads, widths),
         Table(
@@ -329,6 +329,10 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
             known,
         ),
     ]
+
+
+def _count(arm: Outcomes) -> str:
+    return f"{round(arm.mean('connections')):,}"
 
 
 def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
