@@ -44,6 +44,7 @@ class Worker:
         self.model, self._batches, self._plan = model, batches, plan
         self._make_optimizer, self._loss, self._pruning = optimizer, loss, pruning
         self._local: _Local | None = None
+        optimizer(model.parameters())  # what cannot be made fails here, and not hours later
 
     def do(self, job: Message) -> Message:
         """Do a job.
