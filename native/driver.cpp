@@ -224,6 +224,30 @@ void forward_by_rows(const Forward<T>& p, const Kernels<T>& k, const Tiles& tile
   }
 }
 
+// As many samples as one vector holds, in row order: see `rows_tile`.
+template <typename T>
+void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
+  const Tiles tiles = tiles_of(p.batch, k.lanes * Size{sizeof(T)}, k);
+  const std::int32_t width = tiles.width;
+  Scratch scratch;
+  const Size rows = whole_lines<T>(p.n_out * width), columns = whole_lines<T>(p.n_in * width);
+  char* const room = scratch.get<char>(rows + 2 * columns);
+  T* const x = reinterpret_cast<T*>(room + rows);
+  T* const dx = p.dx ? reinterpret_cast<T*>(room + rows + columns) : nullptr;
+  const T* const grad = pack(p.grad, p.n_out, tiles, reinterpret_cast<T*>(room), threads);
+  if (p.dvalues) pack(p.x, p.n_in, tiles, x, threads);
+  // Every thread has columns of its own, so that nobody else adds to their sums.
+  const Size step = ceil_div(ceil_div(p.n_in, threads), kAlign) * kAlign;
+  parallel(ceil_div(p.n_in, step), threads, [&](Size part, int) {
+    const FlushDenormals flushed;
+    const Size first = part * step, last = std::min(p.n_in, first + step);
+    if (dx) std::fill(dx + first * width, dx + last * width, T(0));
+    k.backward_rows({grad, x, p.values, p.indptr, p.indices, dx, p.dvalues, p.n_in, p.n_out, first,
+                     last, width});
+    if (dx) k.unpack({dx, p.dx, p.n_in, first, last, width, static_cast<std::int32_t>(p.batch)});
+  });
+}
+
 }  // namespace
 
 template <typename T>
@@ -247,6 +271,7 @@ void run(const Backward<T>& product, int threads) {
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
   const Kernels<T>& k = product_kernels<T>();
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
+  if (p.indptr && p.indices && p.batch <= k.lanes) return backward_in_rows(p, k, threads);
   const BackwardPlan plan = regrow::plan(p, k);
   const Tiles& tiles = plan.tiles;
   const Parts parts = parts_of(p.t_indptr, p.n_in, threads, plan.in_place);

@@ -27,6 +27,8 @@ struct Backward {
   const std::int64_t* t_indptr;
   const std::int32_t* t_indices;
   const std::int32_t* t_perm;
+  const std::int64_t* indptr;   // the row order, by which few samples are faster; may be null
+  const std::int32_t* indices;  // likewise
   T* dx;       // [batch, n_in], null if not wanted
   T* dvalues;  // [nnz], null if not wanted
   std::int64_t batch, n_in, n_out, nnz;

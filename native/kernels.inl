@@ -455,6 +455,79 @@ void backward_any(const BackwardUnit<T>& unit) {
   }
 }
 
+// ---- Backward in row order
+//
+// Where a tile is one vector wide at most, values and their gradients, which lie all over the memory
+// in column order, cost more than the samples.  In row order they are read and written front to back,
+// and what is hit at random are sums and activations of a column: one vector each.
+
+template <typename T, int L, bool NeedX, bool NeedValues>
+REGROW_INLINE Vector<T, L> rows_step(const RowsUnit<T>& unit, int64_t k, Vector<T, L> g) {
+  using V = Vector<T, L>;
+  const int64_t place = static_cast<int64_t>(unit.indices[k]) * L;
+  if constexpr (NeedX) {
+    T* const dx = unit.dx + place;
+    *reinterpret_cast<V*>(dx) = load<V>(dx) + unit.values[k] * g;
+  }
+  if constexpr (NeedValues) return load<V>(unit.x + place) * g;
+  return V{};
+}
+
+template <typename T, int L, bool NeedX, bool NeedValues>
+void rows_tile(const RowsUnit<T>& unit) {
+  using V = Vector<T, L>;
+  constexpr int G = kGroup<T, L>;
+  const bool whole = unit.first == 0 && unit.last == unit.n_in;
+  const int64_t all = unit.indptr[unit.n_out] - 1;
+  for (int64_t row = 0; row < unit.n_out; ++row) {
+    int64_t k = unit.indptr[row], end = unit.indptr[row + 1];
+    if (!whole) {
+      k = passes(unit.indices, k, end, unit.first);
+      end = passes(unit.indices, k, end, unit.last);
+    }
+    const V g = load<V>(unit.grad + row * L);
+    V products[G];
+    for (; k + G <= end; k += G) {
+      for (int i = 0; i < G; ++i) {
+        const int64_t later = k + i + kAhead < all ? k + i + kAhead : all;
+        const int64_t place = static_cast<int64_t>(unit.indices[later]) * L;
+        if constexpr (NeedX) __builtin_prefetch(unit.dx + place, 1, 3);
+        if constexpr (NeedValues) __builtin_prefetch(unit.x + place, 0, 3);
+      }
+      for (int i = 0; i < G; ++i) products[i] = rows_step<T, L, NeedX, NeedValues>(unit, k + i, g);
+      if constexpr (NeedValues) store_unaligned<T, G>(unit.dvalues + k, sums_of<T, L>(products));
+    }
+    if constexpr (G > 1) {
+      if (k == end) continue;
+      for (int i = 0; i < G; ++i)
+        products[i] = k + i < end ? rows_step<T, L, NeedX, NeedValues>(unit, k + i, g) : V{};
+      if constexpr (NeedValues) {
+        const Vector<T, G> sums = sums_of<T, L>(products);
+        for (int i = 0; k + i < end; ++i) unit.dvalues[k + i] = sums[i];
+      }
+    }
+  }
+}
+
+template <typename T, int L>
+void rows_any(const RowsUnit<T>& unit) {
+  if (unit.dx && unit.dvalues) {
+    rows_tile<T, L, true, true>(unit);
+  } else if (unit.dx) {
+    rows_tile<T, L, true, false>(unit);
+  } else {
+    rows_tile<T, L, false, true>(unit);
+  }
+}
+
+template <typename T>
+void unpack(const UnpackUnit<T>& unit) {
+  constexpr int64_t kStep = 4 * kBlock;
+  for (int64_t f = unit.first; f < unit.last; f += kStep)
+    turn_out(unit.packed + f * unit.width, unit.width, unit.target + f, unit.features, unit.samples,
+             f + kStep < unit.last ? kStep : unit.last - f);
+}
+
 // ---- Sampled products
 
 template <typename T, int L, int N>
@@ -508,14 +581,25 @@ void backward(const BackwardUnit<T>& unit) {
 }
 
 template <typename T>
+void backward_rows(const RowsUnit<T>& unit) {
+  constexpr int L = kLanes<T>;
+  if (unit.width == 1) return rows_any<T, 1>(unit);
+  if constexpr (L > 2) if (unit.width == 2) return rows_any<T, 2>(unit);
+  if constexpr (L > 4) if (unit.width == 4) return rows_any<T, 4>(unit);
+  if constexpr (L > 8) if (unit.width == 8) return rows_any<T, 8>(unit);
+  if (unit.width == L) return rows_any<T, L>(unit);
+  __builtin_trap();
+}
+
+template <typename T>
 void pairs(const PairsUnit<T>& unit) {
   REGROW_FOR_WIDTH(unit.width, pairs_tile, unit);
 }
 
 template <typename T>
 constexpr Kernels<T> kernels() {
-  return {kLanes<T>, kVectors, &pack<T>, &forward<T>, &backward<T>, &pairs<T>,
-          &expand<T>, &compress<T>, &above<T>};
+  return {kLanes<T>, kVectors, &pack<T>, &forward<T>, &backward<T>, &backward_rows<T>, &unpack<T>,
+          &pairs<T>, &expand<T>, &compress<T>, &above<T>};
 }
 
 }  // namespace

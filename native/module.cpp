@@ -70,8 +70,8 @@ void linear_forward(int itemsize, Address x, Address values, Address indptr, Add
 }
 
 void linear_backward(int itemsize, Address grad, Address x, Address values, Address t_indptr,
-                     Address t_indices, Address t_perm, Address dx, Address dvalues, Size batch,
-                     Size n_in, Size n_out, Size nnz, int threads) {
+                     Address t_indices, Address t_perm, Address indptr, Address indices, Address dx,
+                     Address dvalues, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
   with_type<float, double>(itemsize, [&](auto zero) {
     using T = decltype(zero);
@@ -80,8 +80,9 @@ void linear_backward(int itemsize, Address grad, Address x, Address values, Addr
                             array<const T>("values", values, nnz),
                             array<const Size>("t_indptr", t_indptr, n_in + 1),
                             array<const std::int32_t>("t_indices", t_indices, nnz),
-                            array<const std::int32_t>("t_perm", t_perm, nnz), optional<T>(dx),
-                            optional<T>(dvalues), batch, n_in, n_out, nnz},
+                            array<const std::int32_t>("t_perm", t_perm, nnz),
+                            optional<const Size>(indptr), optional<const std::int32_t>(indices),
+                            optional<T>(dx), optional<T>(dvalues), batch, n_in, n_out, nnz},
                 threads);
   });
 }

@@ -66,6 +66,36 @@ struct BackwardUnit {
   FeatureBlocks<T> blocks;
 };
 
+// Connections in columns [first, last) of the weight, in row order, one narrow tile: dx = W^T dy and
+// dW = dy x^T at the connections.
+template <typename T>
+struct RowsUnit {
+  const T* grad;  // packed, [n_out, width]
+  const T* x;     // packed, [n_in, width]
+  const T* values;
+  const std::int64_t* indptr;
+  const std::int32_t* indices;
+  T* dx;       // packed, [n_in, width], zero at first; null if not wanted
+  T* dvalues;  // null if not wanted
+  std::int64_t n_in;
+  std::int64_t n_out;
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
+};
+
+// Features [first, last) of one tile, turned from feature-major into row-major.
+template <typename T>
+struct UnpackUnit {
+  const T* packed;  // [features, width]
+  T* target;        // first sample of the tile, row-major
+  std::int64_t features;
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
+  std::int32_t samples;
+};
+
 // Positions [first, last), one tile: products += sum over the samples of grad[row] * x[column].
 template <typename T>
 struct PairsUnit {
@@ -111,6 +141,8 @@ struct Kernels {
   void (*pack)(const PackUnit<T>&);
   void (*forward)(const ForwardUnit<T>&);
   void (*backward)(const BackwardUnit<T>&);
+  void (*backward_rows)(const RowsUnit<T>&);
+  void (*unpack)(const UnpackUnit<T>&);
   void (*pairs)(const PairsUnit<T>&);
   void (*expand)(const BitsUnit<T>&);
   void (*compress)(const BitsUnit<T>&);

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from regrow.topology.order import column_order, sorted_columns
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.reason())
 
-BATCHES = [0, 1, 2, 3, 5, 8, 31, 33, 64, 100, 130]
+BATCHES = [0, 1, 2, 3, 5, 8, 15, 31, 33, 64, 100, 130]
 ISAS = native._native.supported_isas() if native.available() else []
 
 
@@ -62,9 +63,12 @@ class Layer:
             self.x, self.values, self.indptr, self.indices, self.n_out, offsets
         )
 
-    def backward(self, kernels, need_x: bool = True, need_values: bool = True):
+    def backward(
+        self, kernels, need_x: bool = True, need_values: bool = True, in_rows: bool = False
+    ):
+        rows = (self.indptr, self.indices) if in_rows else None
         return kernels.linear_backward(
-            self.grad, self.x, self.values, *self.transposed, need_x, need_values
+            self.grad, self.x, self.values, *self.transposed, need_x, need_values, rows
         )
 
     def check(self) -> None:
@@ -72,14 +76,13 @@ class Layer:
         for bias in (True, False):
             close(self.forward(native, bias), self.forward(reference, bias))
         dx, dvalues = self.backward(reference)
-        for need_x in (True, False):
-            for need_values in (True, False):
-                got = self.backward(native, need_x, need_values)
-                assert (got[0] is not None, got[1] is not None) == (need_x, need_values)
-                if need_x:
-                    close(got[0], dx)
-                if need_values:
-                    close(got[1], dvalues)
+        for need_x, need_values, in_rows in product((True, False), repeat=3):
+            got = self.backward(native, need_x, need_values, in_rows)
+            assert (got[0] is not None, got[1] is not None) == (need_x, need_values)
+            if need_x:
+                close(got[0], dx)
+            if need_values:
+                close(got[1], dvalues)
 
 
 def close(got: Tensor, expected: Tensor) -> None:
@@ -174,14 +177,15 @@ def test_results_do_not_depend_on_the_number_of_threads(team: str) -> None:
     uneven = random_mask(300, 400, 0.05)
     uneven[17] = True
     uneven[:, 5] = True
-    for mask in (random_mask(1000, 784, 0.05), uneven):
-        layer = Layer(mask, 150, torch.float32)
+    for mask, batch in ((random_mask(1000, 784, 0.05), 150), (uneven, 150), (uneven, 15)):
+        layer = Layer(mask, batch, torch.float32)
         pairs = torch.arange(9999) % layer.n_out, torch.arange(9999) % layer.n_in
         results = []
         for threads in (1, 2, 3, 8):
             torch.set_num_threads(threads)
             products = native.pair_products(layer.grad, layer.x, *pairs)
             only = layer.backward(native, True, False)[0], layer.backward(native, False, True)[1]
+            only += layer.backward(native, in_rows=True)
             results.append((layer.forward(native), *layer.backward(native), *only, products))
         for result in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))

@@ -93,6 +93,7 @@ def linear_backward(
     t_perm: Tensor,
     need_x: bool = True,
     need_values: bool = True,
+    rows: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Differentiate `linear_forward`; as `reference.linear_backward`."""
     (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
@@ -103,6 +104,9 @@ def linear_backward(
     t_indptr = _ready("t_indptr", t_indptr, torch.int64, n_in + 1)
     t_indices = _ready("t_indices", t_indices, torch.int32, nnz)
     t_perm = _ready("t_perm", t_perm, torch.int32, nnz)
+    if rows is not None:
+        indptr = _ready("indptr", rows[0], torch.int64, n_out + 1)
+        rows = indptr, _ready("indices", rows[1], torch.int32, nnz)
     dx = torch.empty_like(x) if need_x else None
     dvalues = torch.empty_like(values) if need_values else None
     _native.linear_backward(
@@ -113,6 +117,7 @@ def linear_backward(
         t_indptr.data_ptr(),
         t_indices.data_ptr(),
         t_perm.data_ptr(),
+        *((0, 0) if rows is None else (rows[0].data_ptr(), rows[1].data_ptr())),
         0 if dx is None else dx.data_ptr(),
         0 if dvalues is None else dvalues.data_ptr(),
         batch,

@@ -146,7 +146,7 @@ def _csr_backward(
     need_values: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     kernels = sparse_kernels(values)
-    wanted = *operands[2:], need_x, need_values
+    wanted = *operands[2:], need_x, need_values, operands[:2]
     if x.dtype == values.dtype == grad.dtype:
         same: tuple[Tensor | None, Tensor | None] = kernels.linear_backward(
             grad, x, values, *wanted

@@ -217,7 +217,9 @@ def _backward_product(
         backward = ops.sparse_kernels(values).linear_backward
         return lambda grad: cast(
             Tensor,
-            backward(grad, before[: len(grad)], values, *operands[2:], need_values=False)[0],
+            backward(
+                grad, before[: len(grad)], values, *operands[2:], True, False, operands[:2]
+            )[0],
         )
     weight = _dense_weight(values, operands, before.shape[1])
     return lambda grad: grad @ weight
@@ -228,7 +230,7 @@ def _values_gradient(
 ) -> Tensor:
     kernels = ops.sparse_kernels(values)
     if compute == "csr":
-        found = kernels.linear_backward(grad, before, values, *operands[2:], need_x=False)
+        found = kernels.linear_backward(grad, before, values, *operands[2:], False, True, operands[:2])
         return cast(Tensor, found[1])
     dense = grad.t() @ before
     if dense.numel() == values.numel():

@@ -66,6 +66,7 @@ def linear_backward(
     t_perm: Tensor,
     need_x: bool = True,
     need_values: bool = True,
+    rows: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Differentiate `linear_forward` with respect to its activations and its values.
 
@@ -78,6 +79,8 @@ def linear_backward(
         t_perm: Place of that connection in ``values``, int32 ``[nnz]``.
         need_x: Whether the gradient of the activations is wanted.
         need_values: Whether the gradient of the values is wanted.
+        rows: ``indptr`` and ``indices`` of the row order, where they are at hand: by them the
+            extension is faster on few samples. Not used here.
 
     Returns:
         Gradients ``[batch, n_in]`` and ``[nnz]`` (row by row); None for one that is not wanted.
