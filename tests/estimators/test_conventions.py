@@ -110,6 +110,8 @@ def test_a_stored_estimator_is_the_same_and_goes_on_the_same(estimator, store, m
     assert estimator.score(IMAGES, LABELS) == copied.score(IMAGES, LABELS)
     for each in (estimator, copied):
         one_epoch(one_epoch(each))
+        # One listener a module at most, however often it was stored.
+        assert max(len(module._forward_hooks) for module in each._network.modules()) <= 1
     assert np.array_equal(coefficients(estimator), coefficients(copied))
 
 

@@ -210,6 +210,7 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
             elif isinstance(method, Method):
                 # What was pruned stays so.
                 method = replace(method, density=None, redistribute=None)
+            self._leave()
             self._learner = self._learner_of(method, steps)
         self.n_iter_ = 0
         try:
@@ -221,8 +222,14 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         if held is not None and self._best is not None:
             # Optimiser and evolution know later connections than those of the best epoch.
             self._network.load_state_dict(self._best)
-            self._learner = None
+            self._leave()
         self._best = None
+
+    def _leave(self) -> None:
+        """Forget what trained the network."""
+        if self._learner is not None:
+            self._learner.close()
+        self._learner = None
 
     def _outputs(self, rows: Rows, part: Tensor | None = None, *, exact: bool = False) -> Tensor:
         """What the network gives for rows ``[rows, outputs]``, in double precision if ``exact``."""
@@ -383,7 +390,9 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         optimizer: torch.optim.Optimizer
         if self.solver == "adam":
             betas = (self.beta_1, self.beta_2)
-            optimizer = torch.optim.Adam(groups, lr=self.learning_rate_init, betas=betas, fused=True)
+            optimizer = torch.optim.Adam(
+                groups, lr=self.learning_rate_init, betas=betas, fused=True
+            )
         else:
             optimizer = torch.optim.SGD(
                 groups,

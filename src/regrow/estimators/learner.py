@@ -12,6 +12,7 @@ from torch import nn
 from regrow.evolution import Evolution, Method
 from regrow.evolution.methods import methods
 from regrow.evolution.starts import Normal
+from regrow.kernels import capture
 from regrow.layers import sparse_layers
 from regrow.optim import decayed
 
@@ -85,6 +86,13 @@ class Learner:
         until = self.evolution.method.until
         return isinstance(until, int) and self.evolution.steps > until
 
+    def close(self) -> None:
+        """Leave the network to another learner: nothing of this one listens to it any more."""
+        for module in self.network.modules():
+            module._forward_hooks.clear()
+        for layer in sparse_layers(self.network).values():
+            capture.take(layer)
+
     def _connect(self) -> None:
         decayed(self.optimizer, self._decay)
         self.evolution: Evolution | None = None
@@ -101,6 +109,7 @@ class Learner:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.close()
         self._connect()
         if self.evolution is not None:
             self.evolution.load_state_dict(state["evolution"])
