@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HE = FanInUniform(6.0)
-EVOLVES = {"fraction": 0.3, "start": HE}
+EVOLVES: dict[str, Any] = {"fraction": 0.3, "start": HE}
 MODES = ("incoming_only", "remove_neuron")
 PAPER, BOUND = "S. Curci et al., 2021", "our bound"
 
@@ -90,15 +90,9 @@ def perceptron(
         mode=pruning or MODES[0],
     )
     optimizer = decayed(sgd(model.parameters(), settings.rate), decay)
-    evolution = Evolution(
-        model,
-        optimizer,
-        method,
-        seed=seed,
-        every=steps,
-        until=settings.epochs * steps - 1,
-        **({**EVOLVES, "grow": prunes.grow} if method == "set" else {}),
-    )
+    options = {**EVOLVES, "grow": prunes.grow} if method == "set" else {}
+    until = settings.epochs * steps - 1
+    evolution = Evolution(model, optimizer, method, seed=seed, every=steps, until=until, **options)
     rows = fit(
         model,
         data,
@@ -152,7 +146,8 @@ def network(data: Dataset, settings: Settings, activation: str, seed: int) -> nn
                 module.bias.zero_()
         for sparse in sparse_layers(model).values():
             sparse.values.copy_(HE(sparse, sparse.topology.nnz, generator))
-            sparse.bias.zero_()
+            if sparse.bias is not None:
+                sparse.bias.zero_()
     return model
 
 
@@ -245,7 +240,7 @@ def tabular(context: Context, method: str, rate: float, seed: int) -> Figures:
     optimizer = sgd(model.parameters(), rate)
     evolution = None
     if method != "dense":
-        options = EVOLVES if method == "set" else {}
+        options: dict[str, Any] = EVOLVES if method == "set" else {}
         steps = -(-len(data.x_train) // settings.batch)
         until = settings.table_epochs * steps - 1
         evolution = Evolution(
