@@ -215,12 +215,8 @@ def _backward_product(
 ) -> Back:
     if compute == "csr":
         backward = ops.sparse_kernels(values).linear_backward
-        return lambda grad: cast(
-            Tensor,
-            backward(
-                grad, before[: len(grad)], values, *operands[2:], True, False, operands[:2]
-            )[0],
-        )
+        order = *operands[2:], True, False, operands[:2]
+        return lambda grad: cast(Tensor, backward(grad, before[: len(grad)], values, *order)[0])
     weight = _dense_weight(values, operands, before.shape[1])
     return lambda grad: grad @ weight
 
@@ -230,7 +226,8 @@ def _values_gradient(
 ) -> Tensor:
     kernels = ops.sparse_kernels(values)
     if compute == "csr":
-        found = kernels.linear_backward(grad, before, values, *operands[2:], False, True, operands[:2])
+        order = *operands[2:], False, True, operands[:2]
+        found = kernels.linear_backward(grad, before, values, *order)
         return cast(Tensor, found[1])
     dense = grad.t() @ before
     if dense.numel() == values.numel():
