@@ -192,10 +192,12 @@ class NeuronAttribution(FeatureSelector):
             self.n_iter_ = epoch + 1
             if self.over == "last epoch":
                 importance.zero_()
-            for chosen in batches(len(seen), size, random):
+            for step, chosen in enumerate(batches(len(seen), size, random), start=1):
                 x, target = rows.batch(seen[chosen]), numbers[seen[chosen]]
-                found = METRICS[self.metric](network, x)
-                importance = found if self.over == "last step" else importance + found
+                if self.over != "last step":
+                    importance += METRICS[self.metric](network, x)
+                elif step == steps:  # the training ends with an epoch
+                    importance = METRICS[self.metric](network, x)
                 nn.functional.cross_entropy(network(x), target).backward()
                 optimizer.step()
                 optimizer.zero_grad()

@@ -184,7 +184,7 @@ class NeuroFS(FeatureSelector):
             bound = math.sqrt(6 / sum(layer.topology.matrix_shape))
             with torch.no_grad():
                 layer.values.uniform_(-bound, bound, generator=random)
-                layer.bias.zero_()
+                cast(Tensor, layer.bias).zero_()
         return nn.Sequential(*layers)
 
     def _rewire(self, evolution: Evolution, site: Site, random: torch.Generator) -> None:
