@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,22 @@ def test_names_of_marks_do_not_touch(number: int) -> None:
     assert sorted(places) == places
     assert all(0 <= place <= 1 for place in places)
     assert np.diff(places).min(initial=1) * height > 0.1
+
+
+@pytest.mark.parametrize("high", [0.2, 0.5, 1.0, 30.0, 1e4])
+def test_numbers_below_a_narrow_logarithmic_axis_do_not_meet(high: float) -> None:
+    marks = {"an arm of a rather long name": [(0.02, 0.5)], "b": [(high, 0.6)]}
+    figure = pictures.trade_off(marks, title="t", x_label="share")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    left, right = axes.get_xlim()
+    shown = [
+        label.get_window_extent()
+        for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        if left <= place <= right
+    ]
+    assert shown
+    assert all(a.x1 < b.x0 for a, b in pairwise(shown))
 
 
 def test_costs_of_many_sizes_are_on_a_logarithmic_axis() -> None:

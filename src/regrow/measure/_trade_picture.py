@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _LINE_HEIGHT = 0.165  # inches from one name to the next
 _FRAME = 1.0  # inches above and below the axes
+_TICK_WIDTH = 0.28  # inches that a number below the axis needs
 
 
 @style()
@@ -68,7 +71,7 @@ def trade_off(
     scale(axes, percent=percent)
     costs = [x for x, _ in points.values() if np.isfinite(x)]
     if costs and max(costs) > 8 * min(costs):
-        _logarithmic(axes)
+        _logarithmic(axes, min(costs), max(costs))
     axes.margins(x=0.12)
     label_x(axes, x_label)
     order = sorted(points, key=lambda arm: float(points[arm][1].mean()))
@@ -103,12 +106,24 @@ def _shown(colour: str) -> str:
     return "muted" if colour == "faint" else colour
 
 
-def _logarithmic(axes: Axes) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
+def _logarithmic(axes: Axes, low: float, high: float) -> None:
+    """As many ticks as have room side by side."""
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     ticks = axes.xaxis.get_major_formatter()
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    room = _TICK_WIDTH * math.log10(high / low) / (0.76 * width)  # decades that a number needs
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ways = [
+        [first * 10.0**decade for decade in decades[start::stride] for first in firsts]
+        for firsts in ((1, 2, 5), (1, 3), (1,), (2,), (5,))
+        for stride in range(1, len(decades) + 1)
+        for start in range(stride)
+    ]
+    shown = [[place for place in way if 0.9 * low <= place <= 1.1 * high] for way in ways]
+    apart = [way for way in shown if all(math.log10(b / a) >= room for a, b in pairwise(way))]
+    axes.xaxis.set_major_locator(FixedLocator(max(apart, key=len)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ticks)
 
