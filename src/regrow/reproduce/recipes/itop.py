@@ -233,7 +233,8 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
     for (method, density, every, times), arm in _arms(done.final).items():
         own = [method, f"{density:g}", every or "never", f"{times}x"]
         (rate,) = arm.by("rate")
-        explored = [f"{arm.mean('explored'):.3f}", f"{arm.mean('expected'):.3f}"]
+        foreseen = f"{arm.mean('expected'):.3f}" if every else ""
+        explored = [f"{arm.mean('explored'):.3f}", foreseen]
         rows.append([*own, arm.text("test", percent=True), f"{rate:g}", *explored])
     heads = ["network", "density", "update every", "length", "test accuracy, %", "rate"]
     heads += ["R_s", "formula"]
