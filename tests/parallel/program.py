@@ -41,18 +41,20 @@ def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
 
 
 def main(out: Path, local: float, victims: list[str]) -> None:
-    rank, batches = int(os.environ["RANK"]), 0
+    rank, batches = os.environ["RANK"], 0
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        victims = []  # one that was started again lives
 
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         nonlocal batches
         batches += 1
         time.sleep(0.005)  # so that no worker has done all before the others have begun
-        if str(rank) in victims and batches == 8:
+        if rank in victims and batches == 8:
             os.kill(os.getpid(), signal.SIGKILL)
         return nn.functional.cross_entropy(output, target)
 
     def progress(epochs: float) -> None:
-        if str(rank) in victims and epochs > 0.2:
+        if rank in victims and epochs > 0.2:
             os.kill(os.getpid(), signal.SIGKILL)
 
     model, shards = network(), int(os.environ["WORLD_SIZE"]) - 1

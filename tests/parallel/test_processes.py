@@ -83,15 +83,29 @@ def check(out: Path, local: float) -> dict[str, Any]:
     return tally
 
 
-def test_under_torchrun(tmp_path: Path) -> None:
-    words = ["-m", "torch.distributed.run", "--nproc-per-node=3", "--master-addr=127.0.0.1"]
-    words += [f"--master-port={free_port()}", str(PROGRAM), str(tmp_path)]
+def torchrun(*words: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=LONG
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "torch.distributed.run", *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_under_torchrun(tmp_path: Path) -> None:
+    where = "--master-addr=127.0.0.1", f"--master-port={free_port()}"
+    assert finish([torchrun("--nproc-per-node=3", *where, PROGRAM, tmp_path)]) == [0]
     assert check(tmp_path, 0.5)["lost"] == 0
+
+
+def test_torchrun_starts_killed_workers_again(tmp_path: Path) -> None:
+    options = "--nnodes=3", "--max-restarts=1", "--master-addr=127.0.0.1"
+    options = *options, f"--master-port={free_port()}"
+    codes = finish(
+        [
+            torchrun(*options, f"--node-rank={rank}", PROGRAM, tmp_path, 0.5, "1,2")
+            for rank in (0, 1, 2)
+        ]
+    )
+    assert codes == [0, 0, 0]
+    assert check(tmp_path, 0.5)["lost"] == 2
 
 
 def test_a_killed_worker_loses_nothing_but_its_batch(tmp_path: Path) -> None:
