@@ -279,6 +279,8 @@ def test_what_is_refused() -> None:
     for wrong in ({"epochs": 0}, {"epochs": 3, "local": 1.5}, {"epochs": 3, "warm_up": -1.0}):
         with pytest.raises(ValueError, match="of a plan must be"):
             Plan(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must grow without gradients .* got rigl"):
+        simulate(network(), shards(2), sgd, Plan(2, method="rigl"))
     with pytest.raises(ValueError, match="shards must be at least 1, with a batch"):
         shards(13)
     with pytest.raises(ValueError, match="must be as many, got 3 and 2"):

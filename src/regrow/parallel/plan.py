@@ -20,7 +20,8 @@ class Plan:
             and takes their mean.
         warm_up: Epochs in which the learning rate of a synchronous first phase rises from the
             optimizer's own to as many times that as there are shards.
-        method: How topologies evolve, once an epoch: a name, or a method.
+        method: How topologies evolve, once an epoch: a name, or a method. One that grows by
+            gradients is refused, since the server forms none.
         options: Parts of the method to replace, as of `regrow.Evolution`.
         seed: Of evolution, and of what workers draw, such as dropout.
 

@@ -77,6 +77,9 @@ class Server:
         optimizer: Makes the optimizer of the first phase.
         plan: Of the training.
         pruning: Of importance, in steps of the first phase; before each evolution.
+
+    Raises:
+        ValueError: The method looks at gradients at free positions.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Server:
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._together = batches.shards if plan.synchronous else 1
         an_epoch = batches.shards * batches.batches
+        updates = plan.shared_epochs * an_epoch // self._together
         self._evolution = Evolution(
             model,
             self._optimizer,
@@ -100,9 +104,14 @@ class Server:
             alone=True,
             every=an_epoch // self._together,
             # Not after the last epoch of all.
-            until=None if plan.local_epochs else plan.epochs * an_epoch // self._together - 1,
+            until=max(0, updates if plan.local_epochs else updates - 1),
             **plan.options,
         )
+        if self._evolution.looks_at_gradients:
+            raise ValueError(
+                f"method of a parallel training must grow without gradients at free positions, "
+                f"which the server does not have, as set does; got {self._evolution.method.name}"
+            )
         self._an_epoch, self._total = an_epoch, plan.shared_epochs * an_epoch
         self.tally = Tally()
         self._own: dict[int, int] = {}  # shard by worker

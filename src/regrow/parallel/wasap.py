@@ -75,7 +75,8 @@ def train(
         At the server, the model and what was counted; at a worker None.
 
     Raises:
-        ValueError: Rank, address or port are neither given nor in the environment.
+        ValueError: Rank, address or port are neither given nor in the environment, or the method
+            grows by gradients.
         RuntimeError: At the server: there is no worker left. At a worker: the server is gone.
 
     References:
