@@ -292,6 +292,8 @@ def _reproduce_parser() -> ArgumentParser:
     add("--out", type=str, default="results", metavar="DIR", help=out)
     runs = "folder of finished parts (default: runs/reproduce)"
     add("--runs", type=str, default="runs/reproduce", metavar="DIR", help=runs)
+    redraw = "only make tables, verdicts and pictures of a finished outcome anew"
+    add("--redraw", action="store_true", help=redraw)
     add("--quiet", action="store_true", help="show no progress")
     return parser
 
@@ -364,7 +366,7 @@ def _select(chosen: Namespace, command: str) -> int:
 
 
 def _reproduce(chosen: Namespace) -> int:
-    from regrow.reproduce.run import Job, reproduce
+    from regrow.reproduce.run import Job, redraw, reproduce
     from regrow.reproduce.show import text
     from regrow.reproduce.systems import systems
 
@@ -373,18 +375,17 @@ def _reproduce(chosen: Namespace) -> int:
     if not names:
         raise InputError("NAME must be a system, or --all be given; `regrow systems` lists them")
     for name in names:
-        done = reproduce(
-            Job(
-                name,
-                scale=chosen.scale,
-                seeds=chosen.seeds,
-                data_dir=chosen.data_dir,
-                jobs=chosen.jobs,
-                out=chosen.out,
-                runs=chosen.runs,
-                quiet=chosen.quiet,
-            )
+        job = Job(
+            name,
+            scale=chosen.scale,
+            seeds=chosen.seeds,
+            data_dir=chosen.data_dir,
+            jobs=chosen.jobs,
+            out=chosen.out,
+            runs=chosen.runs,
+            quiet=chosen.quiet,
         )
+        done = redraw(job) if chosen.redraw else reproduce(job)
         print(f"{text(done.record)}\n")
         for path in done.pictures:
             print(f"picture: {path}")

@@ -14,7 +14,7 @@ from regrow.data import DataError
 from regrow.files import read_json
 from regrow.reproduce import run as frame
 from regrow.reproduce.recipe import TRIAL, Outcome, Outcomes, part, tuned
-from regrow.reproduce.run import Job, reproduce
+from regrow.reproduce.run import Job, redraw, reproduce
 from regrow.reproduce.show import held, markdown, text
 from regrow.training.errors import OptionError
 
@@ -148,6 +148,25 @@ if __name__ == "__main__":
     assert len(read_json(folder / "toy-quick.json")["parts"]) == 3 + 30 + 1
     doubled = [path for path in (folder / "traces").iterdir() if path.read_text() != "x"]
     assert len(doubled) <= 2  # at most those that were at work when the signal came
+
+
+def test_an_outcome_is_told_anew_from_its_parts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = play(folder, monkeypatch)
+    job = Job("toy", "quick", out=str(folder), quiet=True)
+    before = done.path.read_bytes()
+    done.pictures[0].unlink()
+    again = redraw(job)
+    assert again.path.read_bytes() == before
+    assert again.pictures == done.pictures
+    assert done.pictures[0].exists()
+    assert {path.read_text() for path in (folder / "traces").iterdir()} == {"x"}
+    monkeypatch.setattr(frame, "recipe_of", lambda name: toy.recipe(toy.Settings("elsewhere")))
+    with pytest.raises(DataError, match="must be of the settings that the recipe has"):
+        redraw(job)
+    with pytest.raises(DataError, match=r"outcome of toy must be in .*, got no such file"):
+        redraw(Job("toy", "quick", out=str(folder / "nowhere")))
 
 
 def test_a_part_is_another_one_with_other_settings() -> None:

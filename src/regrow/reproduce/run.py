@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -24,7 +25,17 @@ from regrow.data import DataError
 from regrow.data.sources import read
 from regrow.data.text import TEXTS, read_text
 from regrow.files import read_json, write_json
-from regrow.reproduce.recipe import Context, Figures, Outcome, Outcomes, Part, Scale, commit
+from regrow.measure import pictures
+from regrow.reproduce.recipe import (
+    Context,
+    Figures,
+    Outcome,
+    Outcomes,
+    Part,
+    Recipe,
+    Scale,
+    commit,
+)
 from regrow.reproduce.systems import recipe_of
 from regrow.training.errors import OptionError, Stopped
 from regrow.training.interrupt import Interruption
@@ -98,37 +109,20 @@ def reproduce(job: Job) -> Reproduction:
         >>> reproduce(job).path.name  # doctest: +SKIP
         'nnstd-quick.json'
     """
-    recipe = recipe_of(job.system)
-    if job.scale not in recipe.scales:
-        raise OptionError("scale", f"be one of {', '.join(recipe.scales)}", job.scale)
-    if job.seeds is not None and job.seeds < 1:
-        raise OptionError("seeds", "be a whole number >= 1", job.seeds)
-    if job.jobs is not None and job.jobs < 1:
-        raise OptionError("jobs", "be a whole number >= 1", job.jobs)
-    scale = recipe.scales[job.scale]
+    recipe, scale = _checked(job)
     folder = job.data_dir or os.environ.get("REGROW_DATA") or None
-    _check(job, scale, folder)
+    _check_data(job, scale, folder)
     context = Context(scale.settings, folder)
     seeds = range(scale.seeds if job.seeds is None else job.seeds)
     started, begin = datetime.now().astimezone(), time.perf_counter()
     workshop = Workshop(job, context, lambda done: list(recipe.parts(scale.settings, seeds, done)))
     done = workshop.run()
-    out = Path(job.out).expanduser()
-    out.mkdir(parents=True, exist_ok=True)
-    name = job.system if job.scale == "small" else f"{job.system}-{job.scale}"
-    claims = [
-        {**asdict(claim), "verdict": claim.verdict} for claim in recipe.claims(scale.settings, done)
-    ]
-    drawn = _draw(recipe.pictures(scale.settings, done), out, name)
     record = {
         "system": job.system,
         "scale": job.scale,
         "command": _command(job),
         "seeds": len(seeds),
         "settings": asdict(scale.settings),
-        "claims": claims,
-        "tables": [asdict(table) for table in recipe.tables(scale.settings, done)],
-        "pictures": [{"file": path.name, "shows": shows} for shows, path in drawn.items()],
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - begin, 1),
         "seconds_of_parts": round(sum(outcome.seconds for outcome in done), 1),
@@ -139,9 +133,63 @@ def reproduce(job: Job) -> Reproduction:
         "commits": sorted({outcome.commit for outcome in done if outcome.commit}),
         "parts": [asdict(outcome) for outcome in done],
     }
-    write_json(out / f"{name}.json", record)
+    told = _tell(record, recipe, scale, _path(job))
     workshop.clear()
-    return Reproduction(record, out / f"{name}.json", list(drawn.values()))
+    return told
+
+
+def redraw(job: Job) -> Reproduction:
+    """Make claims, tables and pictures of an outcome anew from its parts; nothing is run.
+
+    For who has changed how a recipe tells what it found.
+
+    Raises:
+        OptionError: No such system or scale, or it does not work yet.
+        DataError: There is no outcome, or it is one of other settings.
+    """
+    recipe, scale = _checked(job)
+    path = _path(job)
+    if not path.exists():
+        raise DataError(f"outcome of {job.system} must be in {path}, got no such file")
+    record = read_json(path)
+    if record["settings"] != json.loads(json.dumps(asdict(scale.settings))):
+        raise DataError(f"{path} must be of the settings that the recipe has, got one of others")
+    for drawn in record["pictures"]:
+        (path.parent / drawn["file"]).unlink(missing_ok=True)
+    return _tell(record, recipe, scale, path)
+
+
+def _tell(record: dict[str, Any], recipe: Recipe, scale: Scale, path: Path) -> Reproduction:
+    """Judge and draw what was found, and write it."""
+    done, settings = Outcomes([Outcome(**part) for part in record["parts"]]), scale.settings
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        shows: pictures.save_png(figure, path.with_name(f"{path.stem}-{i}.png"))
+        for i, (shows, figure) in enumerate(recipe.pictures(settings, done).items(), start=1)
+    }
+    record = record | {
+        "claims": [asdict(c) | {"verdict": c.verdict} for c in recipe.claims(settings, done)],
+        "tables": [asdict(table) for table in recipe.tables(settings, done)],
+        "pictures": [{"file": file.name, "shows": shows} for shows, file in drawn.items()],
+    }
+    write_json(path, record)
+    return Reproduction(record, path, list(drawn.values()))
+
+
+def _checked(job: Job) -> tuple[Recipe, Scale]:
+    recipe = recipe_of(job.system)
+    if job.scale not in recipe.scales:
+        raise OptionError("scale", f"be one of {', '.join(recipe.scales)}", job.scale)
+    if job.seeds is not None and job.seeds < 1:
+        raise OptionError("seeds", "be a whole number >= 1", job.seeds)
+    if job.jobs is not None and job.jobs < 1:
+        raise OptionError("jobs", "be a whole number >= 1", job.jobs)
+    return recipe, recipe.scales[job.scale]
+
+
+def _path(job: Job) -> Path:
+    name = job.system if job.scale == "small" else f"{job.system}-{job.scale}"
+    return Path(job.out).expanduser() / f"{name}.json"
 
 
 class Workshop:
@@ -265,7 +313,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _check(job: Job, scale: Scale, folder: str | None) -> None:
+def _check_data(job: Job, scale: Scale, folder: str | None) -> None:
     """Refuse before anything has begun what cannot be done here."""
     what = f"scale {job.scale} of {job.system}"
     if scale.missing:
@@ -285,15 +333,6 @@ def _find(source: str, folder: str | None) -> None:
         read_text(source, Path(folder).expanduser() if folder else None)
     else:
         read(source, data_dir=folder)
-
-
-def _draw(figures: Any, out: Path, name: str) -> dict[str, Path]:
-    from regrow.measure import pictures
-
-    return {
-        shows: pictures.save_png(figure, out / f"{name}-{i + 1}.png")
-        for i, (shows, figure) in enumerate(figures.items())
-    }
 
 
 def _command(job: Job) -> str:
