@@ -436,7 +436,7 @@ class SparsePerceptron(BaseEstimator):  # type: ignore[misc]
             loss = 0.0
 
             # Scikit-learn's penalty is alpha / 2 times the squares, shared by the rows of a batch.
-            count = len(x) if w is None else max(float(w.sum()), 1.0)
+            count = len(x) if w is None else float(w.sum()) or 1.0
             learner.optimizer.param_groups[0]["weight_decay"] = self.alpha / count
 
             def backward(x: Tensor = x, y: Tensor = y, w: Tensor | None = w) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,6 @@ class Rows:
             so that features keep their differences in spread; None: as it is.
 
     Attributes:
-        constant: Features with one value only, bool ``[features]``.
         sparse: Whether the table is stored sparse.
 
     Example:
@@ -44,15 +44,21 @@ class Rows:
             self._table = sparse.csr_array(table).astype(np.float32)
         else:
             self._table = torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32))
-        low, high = _extremes(table)
-        self.constant: NDArray[np.bool_] = low == high
-        shift, factor = _scaling(table, scale, low, high)
-        self._shift = torch.from_numpy(shift.astype(np.float32))
-        self._factor = torch.from_numpy(factor.astype(np.float32))
+        self._source = table
         self._plain = scale is None
+        if not self._plain:
+            shift, factor = _scaling(table, scale)
+            self._shift = torch.from_numpy(shift.astype(np.float32))
+            self._factor = torch.from_numpy(factor.astype(np.float32))
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @cached_property
+    def constant(self) -> NDArray[np.bool_]:
+        """Features with one value only, bool ``[features]``."""
+        low, high = _extremes(self._source)
+        return np.asarray(low == high)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,13 +109,10 @@ def _extremes(table: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.ravel(low).astype(np.float64), np.ravel(high).astype(np.float64)
 
 
-def _scaling(
-    table: Any, scale: Scale, low: NDArray[Any], high: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _scaling(table: Any, scale: Scale) -> tuple[NDArray[Any], NDArray[Any]]:
     """What to subtract from each feature, and what to multiply with then."""
-    if scale is None:
-        return np.zeros_like(low), np.ones_like(low)
     if scale == "minmax":
+        low, high = _extremes(table)
         return low, _inverse(high - low)
     mean = np.ravel(table.mean(axis=0, dtype=np.float64))
     squares = table.multiply(table) if sparse.issparse(table) else np.square(table, dtype=float)
