@@ -21,7 +21,8 @@ class Message:
     """A few plain values, and tensors.
 
     Attributes:
-        kind: ``gradient`` or ``local``, for a job and for its outcome; ``end``.
+        kind: ``gradient`` or ``local``, for a job and for its outcome; ``wait``, which is sent
+            back; ``end``.
         head: Plain values that JSON can hold.
         tensors: By name.
         topologies: By path of the layer.

@@ -21,6 +21,7 @@ from regrow.parallel.trained import Trained
 from regrow.parallel.worker import Loss, MakeOptimizer, Worker
 
 _LOOK = 0.05  # seconds between two looks at who has joined
+_PULSE = 10.0  # seconds after which a worker that waits is asked whether it lives
 _LAST = 1.0  # seconds that one who never came is waited for in the end
 
 
@@ -58,7 +59,7 @@ def train(
 
     Args:
         model: With sparse layers; that of the server counts.
-        batches: The data, such as `Shards`; workers read their own shard alone.
+        batches: The data, such as `Shards`; workers read their own shard, and those of dead ones.
         optimizer: Makes an optimizer for parameters.
         plan: Of the training.
         loss: Of outputs and targets.
@@ -167,13 +168,16 @@ class Desk:
     def _next(self, ticket: int, outcome: Message | None) -> Message:
         """Hand in what was found, and wait for the next job."""
         with self._turn:
-            if outcome is not None:
+            if outcome is not None and outcome.kind != "wait":
                 self._server.take(ticket, outcome)
             self._turn.notify_all()
+            begin = time.monotonic()
             while not self._server.done:
                 job = self._server.deal(ticket) if self._begun() else None
                 if job is not None:
                     return job
+                if time.monotonic() - begin > min(_PULSE, self._patience / 4):
+                    return Message("wait")
                 self._turn.wait(1.0)
             return Message("end")
 
@@ -191,7 +195,7 @@ def _work(worker: Worker, meeting: Meeting) -> None:
         link = meeting.link(meeting.store.add("tickets", 1), 1)
         job = link.receive()
     while job.kind != "end":
-        outcome = worker.do(job)
+        outcome = job if job.kind == "wait" else worker.do(job)
         with _server_needed():
             link.send(outcome)
             job = link.receive()
