@@ -21,7 +21,15 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{page}.md"
-        for page in ("concepts", "results", "catalogue", "measure", "speed", "structured")
+        for page in (
+            "concepts",
+            "results",
+            "catalogue",
+            "measure",
+            "speed",
+            "structured",
+            "selection",
+        )
     ),
     *sorted((ROOT / "docs" / "systems").glob("*.md")),
 )
@@ -218,6 +226,7 @@ TABLES = {
     "lstm": lambda: _experiment("lstm"),
     **runpy.run_path(str(ROOT / "docs" / "catalogue.py"))["TABLES"],
     **runpy.run_path(str(ROOT / "docs" / "structured.py"))["TABLES"],
+    **runpy.run_path(str(ROOT / "docs" / "feature_selection.py"))["TABLES"],
     **runpy.run_path(str(ROOT / "docs" / "measures.py"))["TABLES"],
     **runpy.run_path(str(ROOT / "docs" / "speed.py"))["TABLES"],
 }
