@@ -38,7 +38,7 @@ from regrow.selection.evaluation import CLASSIFIERS
 
 # Published but for these: hidden units of NeuroFS (1,000), and the epochs of attribution (200), but
 # not for genes, where an epoch has few steps.
-OPTIONS: dict[str, dict[str, Any]] = {"neurofs": {"hidden": 200}, "attribution": {"epochs": 40}}
+OPTIONS: dict[str, dict[str, Any]] = {"neurofs": {"hidden": 200}, "attribution": {"epochs": 100}}
 JUDGES = (*CLASSIFIERS, "clusters")
 
 

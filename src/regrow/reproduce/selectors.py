@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,11 +36,8 @@ COLOURS = {
     "wast": "teal",
     "neurofs": "purple",
     "attribution": "orange",
-    "attribution, set": "orange",
-    "attribution, dense": "grey",
-    "attribution, set, last step": "purple",
     "variance": "ochre",
-    "lasso": "grey",
+    "lasso": "ochre",
     "trees": "green",
     "chance": "red",
 }
@@ -293,8 +290,17 @@ def comparison_tables(done: Outcomes) -> list[Table]:
     return tables
 
 
-def comparison_pictures(done: Outcomes, classifier: str = "svm") -> dict[str, Figure]:
-    """Accuracy against the number of features, one picture a set."""
+def comparison_pictures(
+    done: Outcomes, classifier: str = "svm", colours: Mapping[str, str] | None = None
+) -> dict[str, Figure]:
+    """Accuracy against the number of features, one picture a set.
+
+    Args:
+        done: Has the parts of a comparison.
+        classifier: Which judges.
+        colours: Of rankings, beside those of `COLOURS`; others are context.
+    """
+    chosen = {**COLOURS, **(colours or {})}
     drawn = {}
     model = {
         "svm": "an SVM",
@@ -311,7 +317,7 @@ def comparison_pictures(done: Outcomes, classifier: str = "svm") -> dict[str, Fi
             title=f"{name}: accuracy with few features",
             subtitle=f"test accuracy of {model}",
             x_label="features kept",
-            colours={by: COLOURS.get(by, "faint") for by in arms},
+            colours={by: chosen.get(by, "faint") for by in arms},
             percent=True,
         )
     return drawn

@@ -230,18 +230,18 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
     return [
         Table(title, heads, rows, note),
         Table("GFLOPs of an epoch", ["data", "dense", "sparse"], flops, "Matrix products only."),
-        *comparison_tables(_named(done)),
+        *comparison_tables(_named(done, "attribution, ")),
     ]
 
 
-def _named(done: Outcomes) -> Outcomes:
+def _named(done: Outcomes, prefix: str = "") -> Outcomes:
     """Arms of the selector apart by name."""
     named = []
     for outcome in done.of(compare):
         arguments = dict(outcome.arguments)
         if "method" in arguments:
             end = "" if arguments["over"] == "all" else ", last step"
-            arguments["by"] = f"attribution, {arguments['method']}{end}"
+            arguments["by"] = f"{prefix}{arguments['method']}{end}"
         named.append(replace(outcome, arguments=arguments))
     return Outcomes(named)
 
@@ -266,7 +266,8 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
             x_label="rows",
             percent=True,
         )
-    return {**drawn, **comparison_pictures(_named(done))}
+    colours = {"set": "blue", "dense": "grey", "set, last step": "purple"}
+    return {**drawn, **comparison_pictures(_named(done), colours=colours)}
 
 
 _QUICK = Settings(
