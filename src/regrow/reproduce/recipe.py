@@ -187,15 +187,23 @@ class Outcomes:
             ]
         )
 
-    def by(self, argument: str) -> dict[Any, Outcomes]:
-        """Apart by the value of an argument, in the order in which the values come."""
-        keys = dict.fromkeys(outcome.arguments.get(argument) for outcome in self.found)
-        return {key: self.of(**{argument: key}) for key in keys}
+    def by(self, *arguments: str) -> dict[Any, Outcomes]:
+        """Apart by the value of an argument, or of several together, in the order they come in."""
+        keys = dict.fromkeys(tuple(map(o.arguments.get, arguments)) for o in self.found)
+        return {
+            key if len(arguments) > 1 else key[0]: self.of(**dict(zip(arguments, key, strict=True)))
+            for key in keys
+        }
 
     @property
     def final(self) -> Outcomes:
         """Without the trials that only chose a learning rate."""
         return Outcomes([o for o in self.found if o.arguments.get("seed") != TRIAL])
+
+    @property
+    def chosen(self) -> Outcomes:
+        """Those of one arm at the rate that its trials chose; others may have had another."""
+        return self.final.of(rate=self.of(seed=TRIAL).best("validation", "rate"))
 
     def best(self, figure: str, argument: str) -> Any:
         """The value of an argument with which a figure has the highest mean."""
@@ -210,6 +218,10 @@ class Outcomes:
         """Mean of a figure; not a number where there is none."""
         values = self.values(figure)
         return statistics.fmean(values) if values else float("nan")
+
+    def ahead(self, other: Outcomes, figure: str = "test") -> float:
+        """How far the mean of a share is above that of others, in points of percent."""
+        return 100 * (self.mean(figure) - other.mean(figure))
 
     def text(self, figure: str, *, percent: bool = False, digits: int | None = None) -> str:
         """Mean and standard deviation of a figure, to be read."""

@@ -172,8 +172,7 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
     )
     longer = done.of(method="set-itop", density=low, times=settings.longer)
     gain, gain_rigl, gain_longer, gain_patient = (
-        100 * (a.mean("test") - b.mean("test"))
-        for a, b in ((set_, static), (rigl, static), (longer, set_), (patient, static))
+        a.ahead(b) for a, b in ((set_, static), (rigl, static), (longer, set_), (patient, static))
     )
     slow = [every for every in settings.intervals if every >= best]
     marks = [done.of(method="set-itop", density=low, every=every, times=1) for every in slow]
@@ -183,7 +182,7 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
         else float("nan")
     )
     close = done.of(method="set-itop", density=high, every=_best(done, "set-itop", high), times=1)
-    gap = 100 * (dense.mean("test") - close.mean("test"))
+    gap = dense.ahead(close)
     return [
         Claim(
             "The share of positions ever active, R_s, is that of the formula, within 0.02",

@@ -270,7 +270,7 @@ def _beside(dense: Outcomes, kept: dict[float, Outcomes], figure: str) -> str:
 def _gap(done: Outcomes, width: int, density: float) -> float:
     """Points by which the dense twin is ahead."""
     dense, sparse = done.of(**_arm(width)), done.of(**_arm(width, density, "erk"))
-    return 100 * (dense.mean("test") - sparse.mean("test"))
+    return dense.ahead(sparse)
 
 
 def _of_ratio(
