@@ -60,13 +60,9 @@ def selection_sets() -> str:
         cells += [str(about["classes"]), str(about["counts"][1])]
         cells += [f"**{m:.1f}**" if m == best else f"{m:.1f}" for m in means.values()]
         lines.append("| " + " | ".join(cells) + " |")
-    options = "; ".join(
-        f"`{name}` with " + ", ".join(f"{key} {value}" for key, value in given.items())
-        for name, given in found["options"].items()
-    )
     note = (
         f"Test accuracy of an SVM with k features in percent, mean of {found['seeds']} splits; "
-        f"rows of training and test. Published options but for {options} (200 epochs for genes)."
+        f"rows of training and test. Published options but for {_given(found)} (200 epochs for genes)."
     )
     return "\n".join([*lines, "", note])
 
@@ -96,7 +92,7 @@ def planted() -> str:
     note = (
         f"Share of the relevant features among the k first, of as many as fit: {found['rows']} "
         f"rows, {informative} informative features, {found['redundant']} mixtures of them, noise. "
-        f"Seeds: {seeds}. Seconds of one core."
+        f"Seeds: {seeds}. Seconds of one core. Published options but for {_given(found)}."
     )
     drawn = [
         _picture(f"planted-{size}.png", f"Recall among {int(size):,} features") for size in sizes
@@ -128,6 +124,14 @@ def selector_speed() -> str:
         f"{dense['peak'] / sparse['peak']:.1f}x the memory."
     )
     return "\n".join([*lines, "", note])
+
+
+def _given(found: dict[str, Any]) -> str:
+    """The options that are not the published ones."""
+    return "; ".join(
+        f"`{name}` with " + ", ".join(f"{key} {value}" for key, value in given.items())
+        for name, given in found["options"].items()
+    )
 
 
 def _short(seconds: float) -> str:
