@@ -62,7 +62,8 @@ def selection_sets() -> str:
         lines.append("| " + " | ".join(cells) + " |")
     note = (
         f"Test accuracy of an SVM with k features in percent, mean of {found['seeds']} splits; "
-        f"rows of training and test. Published options but for {_given(found)} (200 epochs for genes)."
+        f"rows of training and test. Published options but for {_given(found)} (genes: "
+        "200 epochs)."
     )
     return "\n".join([*lines, "", note])
 
