@@ -371,12 +371,12 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
     done = done.final
     plain = {m: done.of(tutorial, method=m, dropout="published", rate=as_is) for m in ARMS[:2]}
     usual = {m: done.of(tutorial, method=m, dropout="torch", rate=as_is) for m in ARMS[:2]}
-    best = {m: _best(tried.of(method=m)) for m in ARMS}
+    best = {m: tried.of(method=m).chosen for m in ARMS}
     rbm = {m: done.of(machine, method=m).mean("test") for m in ARMS}
     units = {a: done.of(perceptron, method="set", activation=a) for a in ACTIVATIONS}
     heads = {m: done.of(head, method=m) for m in ARMS}
-    ratio, gain = rbm["set"] / rbm["static"], _points(plain["set"], plain["static"])
-    ahead = _points(best["dense"], best["set"])
+    ratio, gain = rbm["set"] / rbm["static"], plain["set"].ahead(plain["static"])
+    ahead = best["dense"].ahead(best["set"])
     with torch.device("meta"):
         weights = sum(p.numel() for p in _head(2048, 2048).parameters())
     return [
@@ -409,37 +409,28 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
         ),
         Claim(
             "SET over static with torch's dropout in the tutorial",
-            f"{_points(usual['set'], usual['static']):+.2f} points at the published rate",
+            f"{usual['set'].ahead(usual['static']):+.2f} points at the published rate",
             None,
         ),
         Claim(
             "SET over static in the tutorial, each at its best rate",
-            f"{_points(best['set'], best['static']):+.2f} points",
+            f"{best['set'].ahead(best['static']):+.2f} points",
             None,
         ),
         Claim(
             "SReLU over ReLU in a SET perceptron, new weights from 0",
-            f"{_points(units['srelu'], units['relu']):+.2f} points",
+            f"{units['srelu'].ahead(units['relu']):+.2f} points",
             None,
             PAPER,
         ),
         Claim(
             "SET in the head of a convolutional network, over static and over dense",
-            f"{_points(heads['set'], heads['static']):+.2f} and "
-            f"{_points(heads['set'], heads['dense']):+.2f} points",
+            f"{heads['set'].ahead(heads['static']):+.2f} and "
+            f"{heads['set'].ahead(heads['dense']):+.2f} points",
             None,
             PAPER,
         ),
     ]
-
-
-def _points(one: Outcomes, other: Outcomes) -> float:
-    return 100 * (one.mean("test") - other.mean("test"))
-
-
-def _best(own: Outcomes) -> Outcomes:
-    """The trainings at the rate that validation data chose; others ran at the published one."""
-    return own.final.of(rate=own.of(seed=TRIAL).best("validation", "rate"))
 
 
 def tables(settings: Settings, done: Outcomes) -> list[Table]:
@@ -492,9 +483,9 @@ def _table(
     note: str,
 ) -> Table:
     """One row for every combination of the named arguments."""
-    keys = dict.fromkeys(tuple(o.arguments[name] for name in names) for o in done)
-    arms = {key: done.of(**dict(zip(names, key, strict=True))) for key in keys}
-    rows = [[*key, *(figure(arm) for figure in figures.values())] for key, arm in arms.items()]
+    arms = done.by(*names).items()
+    keys = ((key if len(names) > 1 else (key,), arm) for key, arm in arms)
+    rows = [[*key, *(figure(arm) for figure in figures.values())] for key, arm in keys]
     return Table(title, [*names, *figures], rows, note)
 
 
