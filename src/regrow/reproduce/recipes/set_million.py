@@ -146,7 +146,7 @@ def accuracy(context: Context, data: str, method: str, rate: float, seed: int) -
     evolution, steps = None, math.ceil(len(table.x_train) / settings.batch)
     if method.startswith("set"):
         last = steps * settings.epochs - 1
-        own = {"start": "init"} if method == "set-init" else {}
+        own: Any = {"start": "init"} if method == "set-init" else {}
         evolution = Evolution(
             model, optimizer, "set", seed=seed, every=steps, until=last, fraction=ZETA, **own
         )
