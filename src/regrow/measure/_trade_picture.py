@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LINE_HEIGHT = 0.165  # inches from one name to the next
 _FRAME = 1.0  # inches above and below the axes
-_TICK_WIDTH = 0.28  # inches that a number below the axis needs
+_TICK_WIDTH = 0.45  # inches that a number below the axis needs
 
 
 @style()

@@ -240,8 +240,11 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
     data = settings.data[0]
     own = done.final.of(data=data)
     shows, goes = f"Accuracy and connections, {data}", f"How the neurons went, {data}"
+    short = {ARMS[1]: "dense, half", SHRINK: "pruned", KEEP: "pruned, kept"}
     marks = {
-        method: [(o.figures["connections"], o.figures["test"]) for o in own.of(method=method)]
+        short.get(method, method): [
+            (o.figures["connections"], o.figures["test"]) for o in own.of(method=method)
+        ]
         for method in ARMS
     }
     left = {
