@@ -445,8 +445,9 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
     loss = {
         name: [(epochs, losses) for losses in arms[name].values("losses")] for name in names[:3]
     }
+    since = max(0, settings.prune_from - 3)
     test = {
-        name: [(epochs, curve) for curve in arms[name].values("curve")]
+        name: [(epochs[since:], curve[since:]) for curve in arms[name].values("curve")]
         for name in ("All-ReLU", *MODES)
     }
     shows = f"Importance pruning from epoch {settings.prune_from} on"
