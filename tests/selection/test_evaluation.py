@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from regrow.selection.evaluation import CLASSIFIERS, accuracy, clustering_accuracy, order
+from regrow.selection.planted import planted
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(80) % 2
@@ -29,3 +30,9 @@ def test_equal_scores_come_in_an_order_that_the_seed_decides() -> None:
     assert all(first[:2] == [4, 2] for first in orders)
     assert len({tuple(found) for found in orders}) > 10
     assert orders[3] == order(scores, 3).tolist()
+
+
+def test_the_order_of_equal_ones_knows_nothing_of_where_features_were_planted() -> None:
+    data = [planted(30, 200, informative=5, redundant=15, clusters=1, seed=s) for s in range(10)]
+    found = [d.recall(order(np.zeros(200), s).argsort() + 1, 20) for s, d in enumerate(data)]
+    assert np.mean(found) < 0.2  # chance finds a tenth, the shuffle of the table all

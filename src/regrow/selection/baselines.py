@@ -105,7 +105,7 @@ def laplacian(table: NDArray[Any], labels: NDArray[Any], seed: int) -> Scores:
 
 def chance(table: NDArray[Any], labels: NDArray[Any], seed: int) -> Scores:
     """Random numbers: what any ranking must beat."""
-    return np.asarray(np.random.default_rng(seed).random(table.shape[1]))
+    return np.asarray(np.random.default_rng([seed, 1]).random(table.shape[1]))
 
 
 def _summed(coefficients: NDArray[Any]) -> Scores:

@@ -55,7 +55,8 @@ def order(scores: NDArray[Any], seed: int = 0) -> NDArray[np.int64]:
         >>> order(np.array([0.1, 0.7, 0.2])).tolist()
         [1, 2, 0]
     """
-    lots = np.random.default_rng(seed).permutation(len(scores))
+    # Not the draw with which a table of the same seed may have been shuffled.
+    lots = np.random.default_rng([seed, 1]).permutation(len(scores))
     return np.asarray(lots[np.argsort(-np.asarray(scores)[lots], kind="stable")])
 
 
