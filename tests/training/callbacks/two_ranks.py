@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -44,6 +45,9 @@ def main(rank: int, folder: Path) -> None:
     }
     (folder / f"report-{rank}.json").write_text(json.dumps(report))
     dist.destroy_process_group()
+    # Not by way of destructors: torch's reducer, gone with the model, waits for a thread of gloo
+    # that may itself wait for Python.
+    os._exit(0)
 
 
 if __name__ == "__main__":
