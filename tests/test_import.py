@@ -30,7 +30,7 @@ EXTRAS = (
 WHOLE = ("regrow.estimators", "regrow.selection")
 
 # Recipes import what their experiments need; `regrow reproduce` says which extra is missing.
-RECIPES = "regrow.reproduce.recipes."
+RECIPES = ("regrow.reproduce.recipes.", "regrow.reproduce.selectors")
 
 
 def run_python(code: str) -> str:
@@ -64,7 +64,7 @@ sys.modules.update(dict.fromkeys({(*EXTRAS, "triton")!r}))  # None makes an impo
 import regrow
 for module in pkgutil.walk_packages(regrow.__path__, "regrow."):
     name = module.name
-    skipped = name.startswith({(RECIPES, *WHOLE)!r}) or name.endswith(("__main__", "_native"))
+    skipped = name.startswith({(*RECIPES, *WHOLE)!r}) or name.endswith(("__main__", "_native"))
     if not skipped:
         importlib.import_module(module.name)
         print(module.name)

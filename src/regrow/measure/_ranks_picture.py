@@ -40,7 +40,7 @@ def critical_difference(
     Example:
         >>> figure = critical_difference({"a": 1.2, "b": 1.9, "c": 2.9}, 1.0, title="Ranks")
         >>> [text.get_text() for text in figure.axes[0].texts]
-        ['a 1.20', 'b 1.90', 'c 2.90', 'critical difference 1.00']
+        ['1', '2', '3', 'a 1.20', 'b 1.90', 'c 2.90', 'critical difference 1.00']
 
     References:
         J. Demšar, "Statistical comparisons of classifiers over multiple data sets", 2006.
