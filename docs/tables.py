@@ -181,7 +181,7 @@ def systems_table() -> str:
         "| system | what it is | state | claims held | a core's time |",
         "|---|---|---|---|---|",
     ]
-    for name, system in systems().items():
+    for name, system in sorted(systems().items(), key=lambda entry: not entry[1].works):
         shown = f"[`{name}`]({name}.md)" if system.works else f"`{name}`"
         rows.append("| " + " | ".join([shown, system.line, system.state, *_came_out(name)]) + " |")
     return "\n".join(rows)
