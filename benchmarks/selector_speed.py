@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 from record import write
-from regrow.selection.rows import Rows
 
+from regrow.estimators.rows import Rows
 from regrow.layers import sparse_layers
 from regrow.reproduce.selectors import selector
 from regrow.selection import QuickSelection
