@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, options.threads)))
         return
+    load = os.getloadavg()[0]
     found: dict[str, dict[str, Any]] = {}
     for name in (*SELECTORS, *COMPUTES):
         command = [sys.executable, __file__, "--one", name, "--threads", str(options.threads)]
@@ -88,6 +90,7 @@ def main() -> None:
         "rows": ROWS,
         "features": FEATURES,
         "threads": options.threads,
+        "load": load,
         "epochs": EPOCHS,
         "connections": 2 * round(13 * (FEATURES + 1000)),
         "dense": 2 * FEATURES * 1000,

@@ -115,6 +115,9 @@ def selector_speed() -> str:
             f"| {row['peak'] / 2**20:.0f} |"
         )
     sparse, dense = found["csr"], found["dense"]
+    busy = ""
+    if run["load"] > 1:
+        busy = f". Other processes ran beside (load {run['load']:.1f}): rough times"
     note = (
         f"{run['rows']} rows, {run['features']:,} features, published options, a process each, "
         f"{run['threads']} threads of {machine['processor']} ({machine['kernels']}). "
@@ -122,7 +125,9 @@ def selector_speed() -> str:
         f"{run['dense']:,}) take {sparse['seconds']:.1f} s and {sparse['peak'] / 2**20:.0f} MiB "
         f"with sparse products, {dense['seconds']:.1f} s and {dense['peak'] / 2**20:.0f} MiB with "
         f"dense ones: {dense['seconds'] / sparse['seconds']:.1f}x the time and "
-        f"{dense['peak'] / sparse['peak']:.1f}x the memory."
+        f"{dense['peak'] / sparse['peak']:.1f}x the memory at the peak. A "
+        f"masked dense network would hold {12 * run['dense'] / 2**20:.0f} MiB of weights, gradients "
+        f"and momentum{busy}."
     )
     return "\n".join([*lines, "", note])
 
