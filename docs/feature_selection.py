@@ -126,8 +126,8 @@ def selector_speed() -> str:
         f"with sparse products, {dense['seconds']:.1f} s and {dense['peak'] / 2**20:.0f} MiB with "
         f"dense ones: {dense['seconds'] / sparse['seconds']:.1f}x the time and "
         f"{dense['peak'] / sparse['peak']:.1f}x the memory at the peak. A "
-        f"masked dense network would hold {12 * run['dense'] / 2**20:.0f} MiB of weights, gradients "
-        f"and momentum{busy}."
+        f"masked dense network would hold {12 * run['dense'] / 2**20:.0f} MiB of weights, "
+        f"gradients and momentum{busy}."
     )
     return "\n".join([*lines, "", note])
 
