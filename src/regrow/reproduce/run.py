@@ -269,8 +269,11 @@ class Workshop:
                 f"a process of {self._title} must live until its part is done, got one killed "
                 f"(is there memory for {jobs} at a time?); finished parts are kept in {self.folder}"
             ) from error
+        except BaseException:
+            _give_up(pool)
+            raise
         finally:
-            _end(pool)
+            pool.shutdown(cancel_futures=True)
 
     def _outcome(self, p: Part, figures: Figures, seconds: float) -> Outcome:
         return Outcome(p.run.__name__, dict(p.arguments), figures, round(seconds, 2), self._commit)
@@ -306,11 +309,10 @@ def _timed(part: Part, context: Context) -> tuple[Figures, float]:
     return figures, time.perf_counter() - begin
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Give up what is at work, if something is."""
+def _give_up(pool: ProcessPoolExecutor) -> None:
+    """End what is at work."""
     for process in list((pool._processes or {}).values()):
         process.terminate()
-    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _check_data(job: Job, scale: Scale, folder: str | None) -> None:
