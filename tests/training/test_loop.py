@@ -14,10 +14,11 @@ from regrow.training import DivergedError, OptionError, TrainOptions
 from regrow.training.arm import beginning, method_parts
 from regrow.training.flops import FlopCount
 from regrow.training.history import snapshot_epochs
-from regrow.training.loop import Job, Trainer, data_order
+from regrow.training.loop import Job, Trainer
 from regrow.training.model import Beginning, build_model
 from regrow.training.optimizers import GRIDS, make_optimizer
 from regrow.training.options import option_fields
+from regrow.training.passes import data_order
 from regrow.training.score import Score, score_of
 
 from .conftest import pictures, table, words

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regrow.data import Dataset, load
@@ -214,6 +213,10 @@ class Outcomes:
         """One figure of each, in order."""
         return [outcome.figures[figure] for outcome in self.found]
 
+    def curves(self, figure: str) -> list[tuple[range, list[float]]]:
+        """A figure that is a list, one value an epoch, of each: with its epochs, to be drawn."""
+        return [(range(1, len(curve) + 1), curve) for curve in self.values(figure)]
+
     def mean(self, figure: str) -> float:
         """Mean of a figure; not a number where there is none."""
         values = self.values(figure)
@@ -248,6 +251,16 @@ def spread(values: Sequence[float], *, percent: bool = False, digits: int | None
     scaled = [100 * value if percent else value for value in values]
     mean = f"{statistics.fmean(scaled):.{digits}f}"
     return f"{mean} ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else mean
+
+
+def short_name(source: str) -> str:
+    """Name of a source without folder and ending.
+
+    Example:
+        >>> short_name("feature-selection/COIL20.mat"), short_name("fashion-mnist")
+        ('COIL20', 'fashion-mnist')
+    """
+    return source.rsplit("/")[-1].removesuffix(".mat")
 
 
 @dataclass(frozen=True)
@@ -309,23 +322,3 @@ class Recipe:
     claims: Callable[[Any, Outcomes], Sequence[Claim]]
     tables: Callable[[Any, Outcomes], Sequence[Table]]
     pictures: Callable[[Any, Outcomes], Mapping[str, Figure]]
-
-
-def commit() -> str | None:
-    """Commit that the code is from, with a plus where files have changed since; None if unknown."""
-    import subprocess
-
-    root = Path(__file__).parents[3]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "-C", str(root)]
-    try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        )
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "src", "native"], capture_output=True, text=True
-        )
-    except OSError:
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") or None

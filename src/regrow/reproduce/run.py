@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -34,7 +35,6 @@ from regrow.reproduce.recipe import (
     Part,
     Recipe,
     Scale,
-    commit,
 )
 from regrow.reproduce.systems import recipe_of
 from regrow.training.errors import OptionError, Stopped
@@ -209,7 +209,7 @@ class Workshop:
         self.folder = Path(job.runs).expanduser() / f"{job.system}-{job.scale}"
         self._bar: Any = None
         self._title = f"{job.system} ({job.scale})"
-        self._commit = commit()
+        self._commit = _commit()
 
     def run(self) -> Outcomes:
         """Do what is not done yet, in rounds, until no new part is named."""
@@ -342,3 +342,21 @@ def _command(job: Job) -> str:
     words += [] if job.scale == "small" else ["--scale", job.scale]
     words += [] if job.seeds is None else ["--seeds", str(job.seeds)]
     return shlex.join(words)
+
+
+def _commit() -> str | None:
+    """Commit that the code is from, with a plus where files have changed since; None if unknown."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "src", "native"], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") or None

@@ -13,13 +13,10 @@ from torch.optim import Optimizer
 
 from regrow.data import Dataset
 from regrow.evolution import Evolution
-from regrow.layers import sparse_layers
 from regrow.training.flops import FlopCount
-from regrow.training.loop import data_order
+from regrow.training.passes import connections, data_order, evaluate
 from regrow.training.rates import rate_factor
-from regrow.training.score import Score, loss_of, score_of
-
-_EVALUATION_BATCH = 2048
+from regrow.training.score import loss_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = dict[str, Any]
@@ -140,17 +137,3 @@ def measured(model: nn.Module, dataset: Dataset) -> Row:
             score = evaluate(model, x, y, dataset.task)
             found |= {part: score.score, f"{part}_loss": score.loss}
     return found
-
-
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: str = "classification") -> Score:
-    """Mean loss and score on samples ``[n, features]``."""
-    model.eval()
-    with torch.inference_mode():
-        outputs = torch.cat([model(part) for part in x.split(_EVALUATION_BATCH)])
-    return score_of(outputs, y, task)
-
-
-def connections(model: nn.Module) -> int:
-    """Weights of a network: connections of sparse layers and weights of dense ones, no biases."""
-    sparse = sum(layer.topology.nnz for layer in sparse_layers(model).values())
-    return sparse + sum(p.numel() for p in model.parameters() if p.dim() > 1)

@@ -25,10 +25,11 @@ from regrow.training.model import build_model
 from regrow.training.models.images import image_shape
 from regrow.training.optimizers import make_optimizer
 from regrow.training.options import TrainOptions
+from regrow.training.passes import connections, data_order, dense_weights, evaluate
 from regrow.training.rates import rate_factor
-from regrow.training.score import Score, loss_of, score_of
+from regrow.training.score import Score, loss_of
 
-_EVALUATION_BATCH, _EVALUATION_BATCH_OF_IMAGES = 2048, 256
+_EVALUATION_BATCH_OF_IMAGES = 256
 # The exploration rate takes a mark for every position; above this many it is not measured.
 _MOST_MARKS = 2**29
 
@@ -121,14 +122,13 @@ class Trainer:
     @property
     def connections(self) -> int:
         """Weights of the network, those of dense layers included, biases and norms not."""
-        sparse = sum(layer.topology.nnz for layer in sparse_layers(self.model).values())
-        return sparse + self._dense_weights()
+        return connections(self.model)
 
     @property
     def dense_connections(self) -> int:
         """Weights that the network would have with every connection."""
         positions = (x.topology.shape.numel() for x in sparse_layers(self.model).values())
-        return sum(positions) + self._dense_weights()
+        return sum(positions) + dense_weights(self.model)
 
     @property
     def learning_rate(self) -> float:
@@ -194,12 +194,8 @@ class Trainer:
         Raises:
             DivergedError: The loss is not finite.
         """
-        self.model.eval()
-        mlp = self.options.model == "mlp"
-        size = _EVALUATION_BATCH if mlp else _EVALUATION_BATCH_OF_IMAGES
-        with torch.inference_mode():
-            outputs = [self.model(part) for part in x.split(size)]
-            score = score_of(torch.cat(outputs), y, self.dataset.task)
+        size = {} if self.options.model == "mlp" else {"batch": _EVALUATION_BATCH_OF_IMAGES}
+        score = evaluate(self.model, x, y, self.dataset.task, **size)
         if not math.isfinite(score.loss):
             raise DivergedError(self.job.arm, self.epoch, self.job.learning_rate)
         return score
@@ -252,10 +248,6 @@ class Trainer:
         fix_compute(self.model, self.job.decisions)
         self._flops_of_a_sample = self.flop_count.forward + self.flop_count.backward
 
-    def _dense_weights(self) -> int:
-        """Weights of layers that are not sparse; a vector is a bias or a norm."""
-        return sum(p.numel() for p in self.model.parameters() if p.dim() > 1)
-
     def _step(self, rows: Tensor) -> float:
         x, y = self.dataset.x_train[rows], self.dataset.y_train[rows]
         if self.options.augment:
@@ -295,9 +287,3 @@ class Trainer:
         self._settle()
         if self.evolution.looks_at_gradients:
             self.flops += self.options.batch_size * self.flop_count.dense_gradient
-
-
-def data_order(n_samples: int, seed: int, epoch: int) -> Tensor:
-    """Order of the samples in an epoch: decided by seed and epoch alone, so equal for all arms."""
-    generator = torch.Generator().manual_seed((seed << 32) + epoch)
-    return torch.randperm(n_samples, generator=generator)

@@ -294,8 +294,7 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
         own = done.final.of(
             data=settings.data, method=method, epsilon=settings.sparse, rate=settings.rate
         )
-        curves = own.values("curve")
-        arms[NAMES[method]] = [(range(1, len(curve) + 1), curve) for curve in curves]
+        arms[NAMES[method]] = own.curves("curve")
     return {
         shows: pictures.curves(
             arms,

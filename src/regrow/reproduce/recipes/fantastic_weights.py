@@ -35,7 +35,7 @@ from regrow.reproduce.recipe import (
     tuned,
 )
 from regrow.training.fit import fit
-from regrow.training.loop import data_order
+from regrow.training.passes import data_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -34,8 +34,8 @@ from regrow.reproduce.recipe import (
     part,
     tuned,
 )
-from regrow.training.fit import connections, fit
-from regrow.training.loop import data_order
+from regrow.training.fit import fit
+from regrow.training.passes import connections, data_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

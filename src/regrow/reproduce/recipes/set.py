@@ -40,6 +40,7 @@ from regrow.reproduce.recipe import (
     Scale,
     Table,
     part,
+    short_name,
     tuned,
 )
 from regrow.training.augment import augmented
@@ -452,7 +453,7 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
             f"Mean of the last {LAST} of {own.epochs} epochs, {own.rows[2]:,} test rows.",
         ),
         _table(
-            f"Restricted Boltzmann machine, {_name(settings.machine.data)}",
+            f"Restricted Boltzmann machine, {short_name(settings.machine.data)}",
             done.of(machine),
             ("method", "rate"),
             weights | errors,
@@ -489,10 +490,6 @@ def _table(
     return Table(title, [*names, *figures], rows, note)
 
 
-def _name(data: str) -> str:
-    return data.rsplit("/")[-1].removesuffix(".mat")
-
-
 def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
     """Both learning curves over epochs."""
     done = done.final
@@ -504,13 +501,13 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
     shows = f"The tutorial's perceptron, {settings.tutorial.data}"
     drawn = {
         shows: pictures.curves(
-            {m: [_numbered(c) for c in arm.values("curve")] for m, arm in accuracies.items()},
+            {m: arm.curves("curve") for m, arm in accuracies.items()},
             title=shows,
             subtitle="test accuracy; set and static at the published rate",
             percent=True,
         )
     }
-    shows = f"SET-RBM, {_name(settings.machine.data)}"
+    shows = f"SET-RBM, {short_name(settings.machine.data)}"
     errors = {m: done.of(machine, method=m).values("curve") for m in ARMS}
     drawn[shows] = pictures.curves(
         {m: [(x, y) for x, y in (zip(*c, strict=True) for c in arm)] for m, arm in errors.items()},
@@ -518,10 +515,6 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
         subtitle="mean squared error of reconstructions of test rows",
     )
     return drawn
-
-
-def _numbered(curve: list[float]) -> tuple[range, list[float]]:
-    return range(1, len(curve) + 1), curve
 
 
 _SMALL = Settings(

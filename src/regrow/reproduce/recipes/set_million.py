@@ -40,10 +40,12 @@ from regrow.reproduce.recipe import (
     Scale,
     Table,
     part,
+    short_name,
 )
 from regrow.topology import allocate, random_topology
-from regrow.training.fit import connections, fit
+from regrow.training.fit import fit
 from regrow.training.machine import PeakMemory
+from regrow.training.passes import connections
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -322,7 +324,7 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
     for data in settings.data:
         arms = [done.of(accuracy, data=data, method=method) for method in ARMS]
         scores = [arm.text("test", percent=True) for arm in [*arms, done.of(two_phase, data=data)]]
-        rows.append([_name(data), *scores])
+        rows.append([short_name(data), *scores])
     arms = [done.of(accuracy, method=method) for method in ARMS]
     means = [f"{100 * arm.mean('test'):.2f}" for arm in [*arms, done.of(two_phase)]]
     rows.append(["mean", *means])
@@ -336,10 +338,6 @@ def tables(settings: Settings, done: Outcomes) -> list[Table]:
     )
     heads = ["data", *ARMS, TWO_PHASE]
     return [law, Table("Test accuracy in %, mean ± deviation over splits", heads, rows, note)]
-
-
-def _name(data: str) -> str:
-    return data.rsplit("/")[-1].removesuffix(".mat")
 
 
 def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:

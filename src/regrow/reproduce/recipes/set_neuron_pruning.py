@@ -34,7 +34,8 @@ from regrow.reproduce.recipe import (
     tuned,
 )
 from regrow.selection.planted import planted
-from regrow.training.fit import evaluate, fit
+from regrow.training.fit import fit
+from regrow.training.passes import evaluate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,8 +167,8 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
         for method in ("set", "dense")
     )
     removed = [share for own in pruned.values() for share in own.values("removed")]
-    behind = {d: 100 * (of_set[d].mean("test") - pruned[d].mean("test")) for d in pruned}
-    gaps = {d: 100 * (pruned[d].mean("gap") - dense[d].mean("gap")) for d in pruned}
+    behind = {d: of_set[d].ahead(pruned[d]) for d in pruned}
+    gaps = {d: pruned[d].ahead(dense[d], "gap") for d in pruned}
     fewer = {d: 1 - pruned[d].mean("connections") / of_set[d].mean("connections") for d in pruned}
     moved = [m for own in pruned.values() for m in own.values("moved") if m is not None]
     enough = len(settings.data) - 1
@@ -248,7 +249,7 @@ def draw(settings: Settings, done: Outcomes) -> dict[str, Figure]:
         for method in ARMS
     }
     left = {
-        name: [(range(1, len(curve) + 1), curve) for curve in own.of(method=method).values("left")]
+        name: own.of(method=method).curves("left")
         for name, method in (("set", "set"), ("pruned", SHRINK))
     }
     return {

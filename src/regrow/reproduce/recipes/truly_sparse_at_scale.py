@@ -37,7 +37,8 @@ from regrow.reproduce.recipe import (
     part,
     tuned,
 )
-from regrow.training.fit import connections, evaluate, fit
+from regrow.training.fit import fit
+from regrow.training.passes import connections, evaluate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -294,7 +295,7 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
     relu, allrelu = (done.of(perceptron, **arm) for arm in _arms(settings)[:2])
     losses = [_mean(arm.values("losses")) for arm in (relu, allrelu)]
     lower = sum(ours < theirs for theirs, ours in zip(*losses, strict=True))
-    gain = 100 * (allrelu.mean("test") - relu.mean("test"))
+    gain = allrelu.ahead(relu)
     found = [
         Claim(
             "The training loss of All-ReLU is lower than that of ReLU after every epoch",
@@ -318,7 +319,7 @@ def claims(settings: Settings, done: Outcomes) -> list[Claim]:
     ]
     for mode in MODES:
         pruned = done.of(perceptron, activation="allrelu", pruning=mode)
-        lost = 100 * (allrelu.mean("test") - pruned.mean("test"))
+        lost = allrelu.ahead(pruned)
         found.append(
             Claim(
                 f"Importance pruning, {mode}, takes at least 20 % of the connections and at most "
@@ -342,9 +343,7 @@ def _parallel_claims(settings: Settings, done: Outcomes) -> list[Claim]:
         f"{n} workers, simulated": done.of(simulated, workers=n, synchronous=False)
         for n in settings.workers
     } | {f"{settings.processes} processes": done.of(processes)}
-    gaps = {
-        name: 100 * (sequential.mean("test") - arm.mean("test")) for name, arm in several.items()
-    }
+    gaps = {name: sequential.ahead(arm) for name, arm in several.items()}
     off = max(max(arm.values("off")) for arm in several.values())
     times = [arm.mean("train_seconds") for arm in (sequential, several[list(several)[-1]])]
     lost = sum(done.of(processes).values("lost"))
