@@ -65,9 +65,10 @@ void run(const GroupsBackward<T>& product, int threads) {
     const Size sample = strips.sample(tile), width = strips.width_of(tile);
     const Size cuts = threads == 1 ? 1 : std::clamp<Size>(p.n_out / 256, 1, 2 * threads);
     parallel(cuts, threads, [&](Size cut, int) {
-      pack_features<T>({p.grad + sample * p.n_out, packed, p.n_out,
-                        split(p.n_out, cut, cuts, kAlign), split(p.n_out, cut + 1, cuts, kAlign),
-                        static_cast<std::int32_t>(width), strips.samples_of(tile)});
+      product_kernels<T>().pack(
+          {p.grad + sample * p.n_out, packed, p.n_out, split(p.n_out, cut, cuts, kAlign),
+           split(p.n_out, cut + 1, cuts, kAlign), static_cast<std::int32_t>(width),
+           strips.samples_of(tile)});
     });
     parallel(parts, threads, [&](Size part, int slot) {
       kernels.groups_backward({packed, p.x + sample * p.n_in, p.values, p.groups,

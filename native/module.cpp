@@ -225,7 +225,7 @@ void mark(Address indptr, Address indices, Address bits, Size rows, Size columns
   check_layer(0, columns, rows, nnz);
   regrow::mark(array<const Size>("indptr", indptr, rows + 1),
                array<const std::int32_t>("indices", indices, nnz), rows, columns,
-               array<std::uint16_t>("bits", bits, rows * ((columns + 15) / 16)), threads);
+               array<std::uint16_t>("bits", bits, rows * regrow::bit_words(columns)), threads);
 }
 
 void expand(int itemsize, Address values, Address indptr, Address bits, Address dense, Size rows,
@@ -235,8 +235,8 @@ void expand(int itemsize, Address values, Address indptr, Address bits, Address 
     using T = decltype(zero);
     regrow::expand(array<const T>("values", values, nnz),
                    array<const Size>("indptr", indptr, rows + 1),
-                   array<const std::uint16_t>("bits", bits, rows * ((columns + 15) / 16)), rows,
-                   columns, array<T>("dense", dense, rows * columns), threads);
+                   array<const std::uint16_t>("bits", bits, rows * regrow::bit_words(columns)),
+                   rows, columns, array<T>("dense", dense, rows * columns), threads);
   });
 }
 
@@ -247,8 +247,8 @@ void compress(int itemsize, Address values, Address indptr, Address bits, Addres
     using T = decltype(zero);
     regrow::compress(array<const T>("dense", dense, rows * columns),
                      array<const Size>("indptr", indptr, rows + 1),
-                     array<const std::uint16_t>("bits", bits, rows * ((columns + 15) / 16)), rows,
-                     columns, array<T>("values", values, nnz), threads);
+                     array<const std::uint16_t>("bits", bits, rows * regrow::bit_words(columns)),
+                     rows, columns, array<T>("values", values, nnz), threads);
   });
 }
 

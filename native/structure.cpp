@@ -23,8 +23,6 @@ void for_rows(std::int64_t rows, std::int64_t elements, int threads, F&& body) {
   });
 }
 
-std::int64_t bit_words(std::int64_t columns) { return (columns + 15) / 16; }
-
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
 [[noreturn]] void name_bad_index(const std::int32_t* indices, std::int64_t first,

@@ -23,6 +23,9 @@ template <typename Word>
 void gather(const Word* dense, const std::int64_t* indptr, const std::int32_t* indices,
             std::int64_t rows, std::int64_t columns, Word* values, int threads);
 
+// Words of 16 bits that a row of so many columns takes.
+constexpr std::int64_t bit_words(std::int64_t columns) { return (columns + 15) / 16; }
+
 // Bit c % 16 of bits[row, c / 16] tells whether the row has a connection to column c.
 void mark(const std::int64_t* indptr, const std::int32_t* indices, std::int64_t rows,
           std::int64_t columns, std::uint16_t* bits, int threads);

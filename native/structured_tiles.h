@@ -29,15 +29,6 @@ const StructuredKernels<T>& structured_kernels() {
   }
 }
 
-template <typename T>
-void pack_features(const PackUnit<T>& unit) {
-  if constexpr (sizeof(T) == 4) {
-    isa().single.pack(unit);
-  } else {
-    isa().wide.pack(unit);
-  }
-}
-
 // Multiply-adds below which a second thread costs more than it brings.
 constexpr std::int64_t kStructuredSerialWork = 1'000'000;
 
@@ -70,8 +61,8 @@ void for_tiles(const T* source, std::int64_t features, const Strips& strips, std
   constexpr std::int64_t kBytes = std::int64_t{64} << 20;
   const std::int64_t room = (features * strips.width + 15) / 16 * 16;
   const auto pack = [&](std::int64_t tile, T* packed) {
-    pack_features<T>({source + strips.sample(tile) * features, packed, features, 0, features,
-                      strips.width_of(tile), strips.samples_of(tile)});
+    product_kernels<T>().pack({source + strips.sample(tile) * features, packed, features, 0,
+                               features, strips.width_of(tile), strips.samples_of(tile)});
   };
   Scratch scratch;
   if (threads == 1 || strips.count >= 2 * threads) {
