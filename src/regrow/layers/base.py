@@ -373,6 +373,11 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
     return dict(found.values())
 
 
+def values_name(path: str) -> str:
+    """Name of the values of a layer among the parameters of its model."""
+    return f"{path}.values" if path else "values"
+
+
 def uniform(
     count: int, bound: float, like: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:

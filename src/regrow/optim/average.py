@@ -11,8 +11,10 @@ from torch.optim import swa_utils
 
 from regrow.layers import SparseLayer, sparse_layers
 from regrow.layers.align import align
+from regrow.layers.base import values_name
 from regrow.topology import Topology
 from regrow.topology.select import without_nearest_zero
+from regrow.topology.union import transferred
 
 
 class AveragedModel(swa_utils.AveragedModel):
@@ -86,7 +88,7 @@ def union_average(
             f"got {' and '.join(map(str, shapes))}"
         )
     average = copy.deepcopy(models[0])
-    sparse = {f"{path}.values".removeprefix(".") for path in layers[0]}
+    sparse = set(map(values_name, layers[0]))
     with torch.no_grad():
         for path, layer in sparse_layers(average).items():
             topology, values = _united([some[path] for some in layers])
@@ -103,12 +105,10 @@ def union_average(
 
 def _united(layers: Sequence[SparseLayer]) -> tuple[Topology, Tensor]:
     """All connections, and the mean of their values over all layers."""
-    held = [(layer.topology.positions, layer.values.detach()) for layer in layers]
-    positions = torch.cat([own for own, _ in held]).unique()
-    values = held[0][1].new_zeros(len(positions))
-    for own, entries in held:
-        values[torch.searchsorted(positions, own)] += entries
-    return Topology(layers[0].topology.shape, positions), values / len(layers)
+    positions = torch.cat([layer.topology.positions for layer in layers]).unique()
+    union = Topology(layers[0].topology.shape, positions)
+    values = [transferred(x.values.detach(), x.topology, union) for x in layers]
+    return union, torch.stack(values).sum(0) / len(layers)
 
 
 def _others(model: nn.Module, sparse: set[str]) -> dict[str, Tensor]:

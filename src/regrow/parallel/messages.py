@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regrow.layers import sparse_layers
+from regrow.layers.base import values_name
 from regrow.topology import Topology
 
 Topologies = dict[str, Topology]
@@ -88,11 +89,6 @@ def take_over(model: nn.Module, parameters: dict[str, Tensor], topologies: Topol
             layer.set_topology(topologies[path], parameters[values_name(path)])
     for name, parameter in model.named_parameters():
         parameter.copy_(parameters[name])
-
-
-def values_name(path: str) -> str:
-    """Name of the values of a layer among the parameters of the model."""
-    return f"{path}.values" if path else "values"
 
 
 def saved(state: Any) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from regrow.evolution import Evolution, ImportancePruning
 from regrow.layers import sparse_layers
+from regrow.layers.base import values_name
 from regrow.optim import union_average
 from regrow.parallel.messages import (
     Message,
@@ -18,7 +19,6 @@ from regrow.parallel.messages import (
     restored,
     saved,
     topologies_of,
-    values_name,
 )
 from regrow.parallel.plan import Plan
 from regrow.parallel.shards import Batches
