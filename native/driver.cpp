@@ -74,7 +74,8 @@ Tiles plan(Size batch, Size features, const Kernels<T>& kernels) {
 // How a backward pass is worked on.  It needs values and their gradients in column order, while they
 // are stored in row order.  Where one tile is all, they are read and written where they are; else
 // that would be done anew for every tile, and parts of them are brought into column order first.
-// Where columns are long, the widest tiles are best, even if they must be taken in blocks.
+// Where columns are long and the widest tiles are fewer, these are best, even if they must be taken
+// in blocks.
 struct BackwardPlan {
   Tiles tiles;
   Size features;  // of a block
@@ -86,7 +87,8 @@ BackwardPlan plan(const Backward<T>& p, const Kernels<T>& kernels) {
   const Size most = kernels.vectors * kernels.lanes * Size{sizeof(T)};
   BackwardPlan found{plan(p.batch, p.n_out, kernels), std::max<Size>(1, p.n_out), false, false};
   const Size blocks = ceil_div(p.n_out * most, level2_bytes() / 4);
-  const bool wide = p.batch * Size{sizeof(T)} > most / 2 && found.tiles.count > 1;
+  const bool narrow = found.tiles.count > 1 && found.tiles.width * Size{sizeof(T)} < most;
+  const bool wide = narrow && p.batch * Size{sizeof(T)} > most / 2;
   if (wide && blocks > 1 && p.nnz >= kBlockShare * blocks * p.n_in) {
     found.tiles = tiles_of(p.batch, most, kernels);
     found.features = ceil_div(p.n_out, blocks);
