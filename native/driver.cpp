@@ -29,6 +29,8 @@ constexpr Size kMostPart = 65536;
 // Connections that a column has in a block of features, at least, so that blocks pay.
 constexpr Size kBlockShare = 32;
 constexpr Size kPackedBytes = Size{64} << 20;
+// Samples of a feature in a tile, where nothing speaks for more or fewer: two cache lines.
+constexpr Size kUsualBytes = 128;
 
 Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }
 
@@ -66,7 +68,7 @@ Tiles tiles_of(Size batch, Size bytes, const Kernels<T>& kernels) {
 template <typename T>
 Tiles plan(Size batch, Size features, const Kernels<T>& kernels) {
   const Size most = kernels.vectors * kernels.lanes * Size{sizeof(T)};
-  Size bytes = features * 128 > 2 * level2_bytes() ? 64 : 128;
+  Size bytes = features * kUsualBytes > 2 * level2_bytes() ? 64 : kUsualBytes;
   while (bytes < most && features * 2 * bytes <= level2_bytes() / 4) bytes *= 2;
   return tiles_of(batch, std::min(bytes, most), kernels);
 }
@@ -74,8 +76,8 @@ Tiles plan(Size batch, Size features, const Kernels<T>& kernels) {
 // How a backward pass is worked on.  It needs values and their gradients in column order, while they
 // are stored in row order.  Where one tile is all, they are read and written where they are; else
 // that would be done anew for every tile, and parts of them are brought into column order first.
-// Where columns are long and the widest tiles are fewer, these are best, even if they must be taken
-// in blocks.
+// Where columns are long, tiles that are wider than usual are best, if the processor has them, even
+// if they must be taken in blocks.
 struct BackwardPlan {
   Tiles tiles;
   Size features;  // of a block
@@ -87,9 +89,8 @@ BackwardPlan plan(const Backward<T>& p, const Kernels<T>& kernels) {
   const Size most = kernels.vectors * kernels.lanes * Size{sizeof(T)};
   BackwardPlan found{plan(p.batch, p.n_out, kernels), std::max<Size>(1, p.n_out), false, false};
   const Size blocks = ceil_div(p.n_out * most, level2_bytes() / 4);
-  const bool narrow = found.tiles.count > 1 && found.tiles.width * Size{sizeof(T)} < most;
-  const bool wide = narrow && p.batch * Size{sizeof(T)} > most / 2;
-  if (wide && blocks > 1 && p.nnz >= kBlockShare * blocks * p.n_in) {
+  const bool wide = p.batch * Size{sizeof(T)} > most / 2 && found.tiles.count > 1;
+  if (most > kUsualBytes && wide && blocks > 1 && p.nnz >= kBlockShare * blocks * p.n_in) {
     found.tiles = tiles_of(p.batch, most, kernels);
     found.features = ceil_div(p.n_out, blocks);
     found.blocked = true;
