@@ -36,16 +36,18 @@ from regrow.kernels import native
 SHAPES = ["784x1000", "1024x1024", "2048x2048", "4096x4096"]
 DENSITIES = [0.1, 0.05, 0.01]
 BATCHES = [32, 128, 512]
-KIB = [16, 32, 128, 512, 1024, 2048, 4096, 16384, 65536, 262144]
+KIB = [16, 32, 128, 256, 512, 1024, 2048, 4096, 16384, 65536, 262144]
+
+# Bytes of a vector, and vectors of the widest tile, for each instruction set of the kernels.
+TILES = {"avx512": (64, 8), "avx2": (32, 4), "portable": (16, 4)}
 
 
 def library(folder: Path) -> ctypes.CDLL:
     """The small loops, compiled for this processor."""
     target = folder / "roofline.so"
     source = Path(__file__).with_suffix(".cpp")
-    wide = "avx512" in native.isa()
     command = [os.environ.get("CXX", "c++"), "-O3", "-march=native", "-std=c++17", "-shared"]
-    command += ["-fPIC", f"-DVECTOR_BYTES={64 if wide else 32}", "-o", str(target), str(source)]
+    command += ["-fPIC", f"-DVECTOR_BYTES={TILES[native.isa()][0]}", "-o", str(target), str(source)]
     subprocess.run(command, check=True)
     found = ctypes.CDLL(str(target))
     for name in ("multiply_add_rate", "read_rate", "row_rate"):
@@ -56,24 +58,24 @@ def library(folder: Path) -> ctypes.CDLL:
 def roof(loops: ctypes.CDLL, seconds: float) -> dict[str, Any]:
     """FLOP/s of the processor, and bytes/s from buffers of each size."""
     duration = ctypes.c_double(seconds)
+    width, vectors = TILES[native.isa()]
+    row_bytes = width * vectors
     levels = []
     for kib in KIB:
         buffer = torch.ones(256 * kib)
         address, size = ctypes.c_void_p(buffer.data_ptr()), ctypes.c_int64(1024 * kib)
-        order = torch.randperm(1024 * kib // 512).int().repeat(max(1, 20_000 * 512 // (1024 * kib)))
-        rows = ctypes.c_int64(order.numel())
+        count = 1024 * kib // row_bytes
+        order = torch.randperm(count).int().repeat(max(1, 20_000 // count))
+        places, rows = ctypes.c_void_p(order.data_ptr()), ctypes.c_int64(order.numel())
         levels.append(
             {
                 "kib": kib,
                 "read": loops.read_rate(address, size, duration),
-                "rows": loops.row_rate(
-                    address, ctypes.c_void_p(order.data_ptr()), rows, 8, duration
-                )
-                if native.isa() == "avx512"
-                else None,
+                "rows": loops.row_rate(address, places, rows, vectors, duration),
             }
         )
-    return {"flops": loops.multiply_add_rate(duration), "levels": levels}
+    flops = loops.multiply_add_rate(duration)
+    return {"flops": flops, "row_bytes": row_bytes, "levels": levels}
 
 
 def level2_bytes() -> int:

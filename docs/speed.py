@@ -39,7 +39,8 @@ def _machine(found: dict[str, Any]) -> str:
 def roof() -> str:
     """Bandwidth of each level of memory."""
     found = _read("roofline")
-    rows = [["buffer", "front to back", "rows of 512 bytes in random order"]]
+    in_random_order = f"rows of {found['roof']['row_bytes']} bytes in random order"
+    rows = [["buffer", "front to back", in_random_order]]
     for level in found["roof"]["levels"]:
         kib = level["kib"]
         size = f"{kib} KiB" if kib < 1024 else f"{kib // 1024} MiB"

@@ -1,7 +1,7 @@
 // One bit a position: what leads between values and a dense strip of rows, so that no index is read,
 // and which scores are worth a look.  Included by kernels.inl.
 
-#if REGROW_VECTOR_BYTES == 64
+#if REGROW_VECTOR_BYTES >= 32
 #include <immintrin.h>
 #endif
 
@@ -18,7 +18,7 @@ REGROW_INLINE uint32_t within(int64_t columns) {
 #if REGROW_VECTOR_BYTES == 64
 
 REGROW_INLINE const float* expand_word(uint32_t word, uint32_t row, const float* values,
-                                       float* dense) {
+                                       const float*, float* dense) {
   const __mmask16 mask = static_cast<__mmask16>(word);
   _mm512_mask_storeu_ps(dense, static_cast<__mmask16>(row),
                         _mm512_maskz_expandloadu_ps(mask, values));
@@ -26,7 +26,7 @@ REGROW_INLINE const float* expand_word(uint32_t word, uint32_t row, const float*
 }
 
 REGROW_INLINE const double* expand_word(uint32_t word, uint32_t row, const double* values,
-                                        double* dense) {
+                                        const double*, double* dense) {
   for (int half = 0; half < 2; ++half, word >>= 8, row >>= 8) {
     _mm512_mask_storeu_pd(dense + 8 * half, static_cast<__mmask8>(row),
                           _mm512_maskz_expandloadu_pd(static_cast<__mmask8>(word), values));
@@ -35,7 +35,8 @@ REGROW_INLINE const double* expand_word(uint32_t word, uint32_t row, const doubl
   return values;
 }
 
-REGROW_INLINE float* compress_word(uint32_t word, const float* dense, float* values) {
+REGROW_INLINE float* compress_word(uint32_t word, const float* dense, float* values,
+                                   const float*) {
   const __mmask16 mask = static_cast<__mmask16>(word);
   const int count = __builtin_popcount(word);
   _mm512_mask_storeu_ps(values, static_cast<__mmask16>(within(count)),
@@ -43,7 +44,8 @@ REGROW_INLINE float* compress_word(uint32_t word, const float* dense, float* val
   return values + count;
 }
 
-REGROW_INLINE double* compress_word(uint32_t word, const double* dense, double* values) {
+REGROW_INLINE double* compress_word(uint32_t word, const double* dense, double* values,
+                                    const double*) {
   for (int half = 0; half < 2; ++half, word >>= 8) {
     const __mmask8 mask = static_cast<__mmask8>(word);
     const int count = __builtin_popcount(word & 0xFFu);
@@ -87,7 +89,8 @@ REGROW_INLINE uint32_t above_word(const T* scores, uint32_t row, T bar) {
 }
 
 template <typename T>
-REGROW_INLINE const T* expand_word(uint32_t word, uint32_t row, const T* values, T* dense) {
+REGROW_INLINE const T* expand_word(uint32_t word, uint32_t row, const T* values, const T*,
+                                   T* dense) {
   if (word == 0xFFFFu) {
     for (int i = 0; i < kBits; ++i) dense[i] = values[i];
     return values + kBits;
@@ -98,7 +101,7 @@ REGROW_INLINE const T* expand_word(uint32_t word, uint32_t row, const T* values,
 }
 
 template <typename T>
-REGROW_INLINE T* compress_word(uint32_t word, const T* dense, T* values) {
+REGROW_INLINE T* compress_word(uint32_t word, const T* dense, T* values, const T*) {
   if (word == 0xFFFFu) {
     for (int i = 0; i < kBits; ++i) values[i] = dense[i];
     return values + kBits;
@@ -107,29 +110,95 @@ REGROW_INLINE T* compress_word(uint32_t word, const T* dense, T* values) {
   return values;
 }
 
+#if REGROW_VECTOR_BYTES == 32
+
+// For each byte of marks, where its 8 positions and their values find each other.
+struct Lanes {
+  int8_t value_of[256][8];     // the value of a position; below zero where it has none
+  int8_t position_of[256][8];  // the position of a value; those beyond the last are not used
+};
+constexpr Lanes lanes_of_marks() {
+  Lanes lanes{};
+  for (int marks = 0; marks < 256; ++marks) {
+    int8_t count = 0;
+    for (int8_t lane = 0; lane < 8; ++lane) {
+      const bool marked = marks >> lane & 1;
+      lanes.value_of[marks][lane] = marked ? count : int8_t{-1};
+      if (marked) lanes.position_of[marks][count++] = lane;
+    }
+  }
+  return lanes;
+}
+constexpr Lanes kMarked = lanes_of_marks();
+
+REGROW_INLINE __m256i lanes(const int8_t* eight) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(eight)));
+}
+
+// Vectors are read and written whole, so the last values before the end are taken one by one.
+REGROW_INLINE const float* expand_word(uint32_t word, uint32_t row, const float* values,
+                                       const float* end, float* dense) {
+  if (row != 0xFFFFu || end - values < kBits)
+    return expand_word<float>(word, row, values, end, dense);
+  for (int half = 0; half < 2; ++half, word >>= 8) {
+    const uint32_t marks = word & 0xFFu;
+    const __m256i from = lanes(kMarked.value_of[marks]);
+    const __m256 found = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values), from);
+    _mm256_storeu_ps(dense + 8 * half,
+                     _mm256_blendv_ps(found, _mm256_setzero_ps(), _mm256_castsi256_ps(from)));
+    values += __builtin_popcount(marks);
+  }
+  return values;
+}
+
+REGROW_INLINE float* compress_word(uint32_t word, const float* dense, float* values,
+                                   const float* end) {
+  if (end - values < kBits) return compress_word<float>(word, dense, values, end);
+  for (int half = 0; half < 2; ++half, word >>= 8) {
+    const uint32_t marks = word & 0xFFu;
+    _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(_mm256_loadu_ps(dense + 8 * half),
+                                                      lanes(kMarked.position_of[marks])));
+    values += __builtin_popcount(marks);
+  }
+  return values;
+}
+
+REGROW_INLINE uint32_t above_word(const float* scores, uint32_t row, float bar) {
+  if (row != 0xFFFFu) return above_word<float>(scores, row, bar);
+  const auto above = [=](const float* eight) REGROW_LAMBDA {
+    return _mm256_movemask_ps(
+        _mm256_cmp_ps(_mm256_loadu_ps(eight), _mm256_set1_ps(bar), _CMP_GT_OQ));
+  };
+  return static_cast<uint32_t>(above(scores) | above(scores + 8) << 8);
+}
+
+#endif
 #endif
 
 template <typename T>
 void expand(const BitsUnit<T>& unit) {
   const T* values = unit.values;
+  const T* const end = values + unit.count;
   const int64_t words = (unit.columns + kBits - 1) / kBits;
   for (int64_t row = unit.first; row < unit.last; ++row) {
     const uint16_t* const bits = unit.bits + row * words;
     T* const dense = unit.dense + row * unit.columns;
     for (int64_t w = 0; w < words; ++w)
-      values = expand_word(bits[w], within(unit.columns - kBits * w), values, dense + kBits * w);
+      values = expand_word(bits[w], within(unit.columns - kBits * w), values, end,
+                           dense + kBits * w);
   }
 }
 
 template <typename T>
 void compress(const BitsUnit<T>& unit) {
   T* values = unit.target;
+  const T* const end = values + unit.count;
   const int64_t words = (unit.columns + kBits - 1) / kBits;
   for (int64_t row = unit.first; row < unit.last; ++row) {
     const uint16_t* const bits = unit.bits + row * words;
     const T* const dense = unit.dense + row * unit.columns;
     for (int64_t w = 0; w < words; ++w)
-      values = compress_word(bits[w], dense + kBits * w, values);
+      values = compress_word(bits[w], dense + kBits * w, values, end);
   }
 }
 

@@ -127,6 +127,7 @@ template <typename T>
 struct BitsUnit {
   const T* values;  // from the first row on; null for compress
   T* target;        // likewise; null for expand
+  std::int64_t count;  // of the values of these rows
   const std::uint16_t* bits;
   T* dense;
   std::int64_t columns;

@@ -108,7 +108,8 @@ void expand(const T* values, const std::int64_t* indptr, const std::uint16_t* bi
             std::int64_t rows, std::int64_t columns, T* dense, int threads) {
   const auto kernel = product_kernels<T>().expand;
   for_rows(rows, rows * columns, threads, [=](std::int64_t first, std::int64_t last) {
-    kernel({values + indptr[first], nullptr, bits, dense, columns, first, last});
+    kernel({values + indptr[first], nullptr, indptr[last] - indptr[first], bits, dense, columns,
+            first, last});
   });
 }
 
@@ -117,7 +118,8 @@ void compress(const T* dense, const std::int64_t* indptr, const std::uint16_t* b
               std::int64_t rows, std::int64_t columns, T* values, int threads) {
   const auto kernel = product_kernels<T>().compress;
   for_rows(rows, rows * columns, threads, [=](std::int64_t first, std::int64_t last) {
-    kernel({nullptr, values + indptr[first], bits, const_cast<T*>(dense), columns, first, last});
+    kernel({nullptr, values + indptr[first], indptr[last] - indptr[first], bits,
+            const_cast<T*>(dense), columns, first, last});
   });
 }
 

@@ -1,7 +1,7 @@
 """The dense product of a sparse weight on a CPU, a strip of rows at a time.
 
-A strip is made dense, multiplied, and forgotten, and so is the gradient of one: both stay in the
-second-level cache, and the dense weight never exists as a whole.
+A strip is made dense, multiplied, and forgotten, and so is the gradient of one: both stay in a
+cache, and the dense weight of a large layer never exists as a whole.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from regrow.kernels import native
 
-# A strip should leave room in the cache for the batch, and be high enough for a product.
-_STRIP_BYTES = 2**19
-_LEAST_ROWS = 64
+# A strip should stay in the cache; but each is multiplied by the whole batch, which the product
+# reorders every time: that is little work only beside this many rows.
+_STRIP_BYTES = 2**20
+_LEAST_ROWS = 256
 
 # From this density on, a bit for each position costs little beside the values, and is read faster
 # than indices are.

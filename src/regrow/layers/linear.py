@@ -18,9 +18,9 @@ class SparseLinear(SparseLayer):
     """``y = x W^T + b`` with a sparse ``W``; stands where ``torch.nn.Linear`` stood.
 
     No mask, dense weight, dense gradient or dense optimiser state exists in ``csr`` compute; in
-    ``dense`` compute a dense weight exists only while a product is formed, or from the forward to
-    the backward pass where it is at most 2.5 times as large as the values. Values start uniform in
-    ``±1/sqrt(mean fan-in)``, which is torch's own start corrected for the missing connections.
+    ``dense`` compute a dense weight exists only while a product is formed, and on a CPU only some
+    of its rows at a time. Values start uniform in ``±1/sqrt(mean fan-in)``, which is torch's own
+    start corrected for the missing connections.
 
     Args:
         in_features: Size of each input sample.
