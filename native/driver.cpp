@@ -22,10 +22,14 @@ constexpr Size kMostTileWork = 4'000'000;
 constexpr Size kAlign = 16;
 // What a row or column costs beside its connections, in connections.
 constexpr Size kRowCost = 4;
-// Connections in a part of a backward pass: each reads the whole packed operand, and what is brought
-// into column order for it must leave room in the cache.
+// Connections in a part of a backward pass: each packs and reads the whole operand, and has room for
+// its values and their gradients in column order.
 constexpr Size kLeastPart = 4096;
-constexpr Size kMostPart = 65536;
+constexpr Size kUsualPart = 65'536;
+constexpr Size kMostPart = 1'048'576;
+// Connections of a part for each feature, at least, so that packing the operand anew for every part
+// is little beside them.
+constexpr Size kPartShare = 64;
 // Connections that a column has in a block of features, at least, so that blocks pay.
 constexpr Size kBlockShare = 32;
 constexpr Size kPackedBytes = Size{64} << 20;
@@ -168,10 +172,11 @@ struct Parts {
 };
 
 // Parts of the columns for the backward pass, which reads the whole packed operand for each.
-Parts parts_of(const Size* t_indptr, Size columns, int threads, bool in_place) {
+Parts parts_of(const Size* t_indptr, Size columns, Size features, int threads, bool in_place) {
   const Size cost = cost_before(t_indptr, columns);
   Size wanted = threads == 1 ? cost : std::max(cost / ((in_place ? 3 : 4) * threads), kLeastPart);
-  if (!in_place) wanted = std::min(wanted, kMostPart);
+  if (!in_place)
+    wanted = std::min(wanted, std::clamp(kPartShare * features, kUsualPart, kMostPart));
   const Size count =
       std::clamp<Size>(cost / std::max<Size>(1, wanted), 1, ceil_div(columns, kAlign));
   Parts parts{std::vector<Size>(static_cast<std::size_t>(count) + 1), 0, 0};
@@ -277,7 +282,7 @@ void run(const Backward<T>& product, int threads) {
   if (p.indptr && p.indices && p.batch <= k.lanes) return backward_in_rows(p, k, threads);
   const BackwardPlan plan = regrow::plan(p, k);
   const Tiles& tiles = plan.tiles;
-  const Parts parts = parts_of(p.t_indptr, p.n_in, threads, plan.in_place);
+  const Parts parts = parts_of(p.t_indptr, p.n_in, p.n_out, threads, plan.in_place);
   // One thread packs a tile when it comes to it, as in the forward pass; several share all tiles.
   const bool shared = threads > 1;
   const Size group = shared ? tiles_at_a_time(tiles, p.n_out, sizeof(T)) : tiles.count;

@@ -32,6 +32,25 @@ void pack(const PackUnit<T>& unit) {
             f + kStep < unit.last ? kStep : unit.last - f);
 }
 
+// Rows of a packed operand come in any order, which no prefetcher of a processor foresees: a row is
+// asked for so many connections before its turn.  That is for rows of few cache lines; while one of
+// many is read, the processor has time to look ahead by itself.
+constexpr int64_t kSoon = 8;
+constexpr int64_t kFewBytes = 128;
+
+// How far to look ahead in connections that end before `end`, of `all`: not beyond the last one.
+REGROW_INLINE int64_t soon(int64_t end, int64_t all) { return end + kSoon <= all ? kSoon : 0; }
+
+template <typename T, int Width>
+REGROW_INLINE void prefetch_row(const T* packed, int32_t index) {
+  constexpr int64_t kBytes = Width * int64_t{sizeof(T)};
+  if constexpr (kBytes <= kFewBytes) {
+    const T* const row = packed + static_cast<int64_t>(index) * Width;
+    for (int64_t byte = 0; byte < kBytes; byte += 64)
+      __builtin_prefetch(row + byte / int64_t{sizeof(T)}, 0, 3);
+  }
+}
+
 // ---- Forward
 
 // Several sets of accumulators hide the latency of a multiply-add where the tile is narrow.
@@ -52,9 +71,10 @@ REGROW_INLINE void forward_row(const ForwardUnit<T>& unit, int64_t row, T* out) 
     for (int n = 0; n < N; ++n) sum[s][n] = V{};
 
   int64_t k = unit.indptr[row];
-  const int64_t end = unit.indptr[row + 1];
+  const int64_t end = unit.indptr[row + 1], ahead = soon(end, unit.indptr[unit.n_out]);
   for (; k + S <= end; k += S) {
     for (int s = 0; s < S; ++s) {
+      prefetch_row<T, width>(packed, indices[k + s + ahead]);
       const T* const p = packed + indices[k + s] * width;
       T value = values[k + s];
       if constexpr (L == 1) REGROW_KEEP(value);
@@ -188,10 +208,11 @@ REGROW_INLINE void backward_run(const BackwardUnit<T>& unit, int64_t first, int6
   using V = Vector<T, L>;
   const int32_t* const indices = unit.t_indices + first;
   const int32_t* const perm = unit.t_perm + first;
-  const int64_t last = all - first - 1;
+  const int64_t last = all - first - 1, ahead = soon(first + count, all);
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
       const T* const p = unit.packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      prefetch_row<T, L * N>(unit.packed, indices[k + s + ahead]);
       const int32_t slot = perm[k + s];
       if (unit.far) {
         const int32_t later = perm[k + s + kAhead < last ? k + s + kAhead : last];
@@ -336,12 +357,13 @@ struct OrderedProducts {
 // Connections [0, count) of a column, count a multiple of Sets.
 template <typename T, int L, int N, int Sets, bool NeedValues>
 REGROW_INLINE void ordered_run(const T* packed, const int32_t* indices, const T* values,
-                                int64_t count, const Vector<T, L>* x, Vector<T, L> (*dx)[N],
-                                Vector<T, L>* products) {
+                                int64_t count, int64_t ahead, const Vector<T, L>* x,
+                                Vector<T, L> (*dx)[N], Vector<T, L>* products) {
   using V = Vector<T, L>;
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
       const T* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      prefetch_row<T, L * N>(packed, indices[k + s + ahead]);
       V product = V{};
       for (int n = 0; n < N; ++n) {
         V g = load<V>(p + n * L);
@@ -358,7 +380,8 @@ REGROW_INLINE void ordered_run(const T* packed, const int32_t* indices, const T*
 
 template <typename T, int L, int N, bool NeedValues>
 REGROW_INLINE void ordered_column(const T* packed, const int32_t* indices, const T* values,
-                                   int64_t count, const T* x, T* dx, OrderedProducts<T, L>& products) {
+                                   int64_t count, int64_t ahead, const T* x, T* dx,
+                                   OrderedProducts<T, L>& products) {
   using V = Vector<T, L>;
   constexpr int S = backward_sets_for(N, NeedValues);
   V xs[N], total[S][N];
@@ -371,11 +394,11 @@ REGROW_INLINE void ordered_column(const T* packed, const int32_t* indices, const
     const int64_t run = count - k < products.kRun ? count - k : products.kRun;
     const int64_t whole = run / S * S;
     V* const out = NeedValues ? products.room(static_cast<int>(run)) : nullptr;
-    ordered_run<T, L, N, S, NeedValues>(packed, indices + k, values + k, whole, xs, total,
-                                                out);
+    ordered_run<T, L, N, S, NeedValues>(packed, indices + k, values + k, whole, ahead, xs, total,
+                                        out);
     if (S > 1 && whole < run)
-      ordered_run<T, L, N, 1, NeedValues>(packed, indices + k + whole, values + k + whole,
-                                                  1, xs, total, out + whole);
+      ordered_run<T, L, N, 1, NeedValues>(packed, indices + k + whole, values + k + whole, 1,
+                                          ahead, xs, total, out + whole);
   }
   for (int n = 0; n < N; ++n) {
     for (int s = 1; s < S; ++s) total[0][n] += total[s][n];
@@ -411,6 +434,7 @@ REGROW_INLINE void ordered_values_column(const T* packed, const int32_t* indices
 template <typename T, int L, int N, bool NeedX, bool NeedValues>
 void ordered_tile(const BackwardUnit<T>& unit) {
   constexpr int width = L * N;
+  const int64_t all = unit.t_indptr[unit.n_in];
   alignas(64) T x_block[kBlock * width];
   alignas(64) T dx_block[kBlock * width];
   OrderedProducts<T, L> products;
@@ -425,8 +449,8 @@ void ordered_tile(const BackwardUnit<T>& unit) {
       const int64_t count = unit.t_indptr[column + c + 1] - start;
       if constexpr (NeedX) {
         ordered_column<T, L, N, NeedValues>(unit.packed, unit.t_indices + start,
-                                            unit.values + start, count, x_block + c * width,
-                                            dx_block + c * width, products);
+                                            unit.values + start, count, soon(start + count, all),
+                                            x_block + c * width, dx_block + c * width, products);
       } else {
         ordered_values_column<T, L, N>(unit.packed, unit.t_indices + start, count,
                                        x_block + c * width, unit.dvalues + start);
