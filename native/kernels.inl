@@ -23,13 +23,28 @@ constexpr int kVectors = REGROW_VECTOR_REGISTERS >= 32 ? 8 : 4;
 // Rows that are finished before they are turned and written: whole cache lines of the output.
 constexpr int kBlock = 16;
 
+// Asks for the cache lines that hold features [first, first + count) of some samples, of those up to
+// `last`.  The rows of a row-major operand are too many for a prefetcher to follow each of them.
+template <typename T>
+REGROW_INLINE void prefetch_samples(const T* operand, int64_t stride, int64_t samples, int64_t first,
+                                    int64_t count, int64_t last) {
+  constexpr int64_t kLine = 64 / int64_t{sizeof(T)};
+  for (int64_t f = first; f < first + count && f < last; f += kLine) {
+    // The last one, for the line of the first may have been asked for with those before it.
+    const T* const feature = operand + (f + kLine < last ? f + kLine : last) - 1;
+    for (int64_t s = 0; s < samples; ++s) __builtin_prefetch(feature + s * stride, 0, 2);
+  }
+}
+
 template <typename T>
 void pack(const PackUnit<T>& unit) {
   // Blocks of features, so that the target is still in the cache when its rows are filled up.
   constexpr int64_t kStep = 4 * kBlock;
-  for (int64_t f = unit.first; f < unit.last; f += kStep)
+  for (int64_t f = unit.first; f < unit.last; f += kStep) {
+    prefetch_samples(unit.source, unit.features, unit.samples, f + kStep, kStep, unit.last);
     turn_in(unit.source + f, unit.features, unit.packed + f * unit.width, unit.width, unit.samples,
             f + kStep < unit.last ? kStep : unit.last - f);
+  }
 }
 
 // Rows of a packed operand come in any order, which no prefetcher of a processor foresees: a row is
@@ -99,6 +114,7 @@ void forward_tile(const ForwardUnit<T>& unit) {
   alignas(64) T block[kBlock * width];
   for (int64_t row = unit.first; row < unit.last; row += kBlock) {
     const int64_t rows = row + kBlock < unit.last ? kBlock : unit.last - row;
+    prefetch_samples(unit.y, unit.n_out, unit.samples, row, rows, unit.last);
     for (int64_t r = 0; r < rows; ++r) forward_row<T, L, N>(unit, row + r, block + r * width);
     turn_out(block, width, unit.y + row, unit.n_out, unit.samples, rows);
   }
@@ -275,6 +291,15 @@ REGROW_INLINE void backward_column(const BackwardUnit<T>& unit, int64_t begin, i
   }
 }
 
+// Asks for what is written when these columns are done, and for what is read at the next ones.
+template <bool NeedX, bool NeedValues, typename T>
+REGROW_INLINE void prefetch_block(const BackwardUnit<T>& unit, int64_t column, int64_t columns) {
+  if constexpr (NeedX)
+    prefetch_samples(unit.dx, unit.n_in, unit.samples, column, columns, unit.last);
+  if constexpr (NeedValues)
+    prefetch_samples(unit.x, unit.n_in, unit.samples, column + kBlock, kBlock, unit.last);
+}
+
 template <typename T, int L, int N, bool NeedX, bool NeedValues>
 void backward_tile(const BackwardUnit<T>& unit) {
   using V = Vector<T, L>;
@@ -292,6 +317,7 @@ void backward_tile(const BackwardUnit<T>& unit) {
     const int64_t border = feature + unit.blocks.features;
     for (int64_t column = unit.first; column < unit.last; column += kBlock) {
       const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
+      prefetch_block<NeedX, NeedValues>(unit, column, columns);
       if constexpr (NeedValues)
         turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
       for (int64_t c = column; c < column + columns; ++c) {
@@ -442,6 +468,7 @@ void ordered_tile(const BackwardUnit<T>& unit) {
   products.target = unit.dvalues + unit.t_indptr[unit.first];
   for (int64_t column = unit.first; column < unit.last; column += kBlock) {
     const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
+    prefetch_block<NeedX, NeedValues>(unit, column, columns);
     if constexpr (NeedValues)
       turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
     for (int64_t c = 0; c < columns; ++c) {
