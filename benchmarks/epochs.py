@@ -98,9 +98,12 @@ def own(network: Network, x: torch.Tensor, y: torch.Tensor, steps: int) -> Any:
             modules += [nn.Linear(n_in, n_out), nn.ReLU()]
         else:
             topology = random_topology((n_out, n_in), count)
-            modules += [regrow.SparseLinear(n_in, n_out, topology=topology), nn.ReLU()]
-    model = nn.Sequential(*modules[:-1])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0002)
+            modules.append(regrow.SparseLinear(n_in, n_out, topology=topology, activation="relu"))
+    assert isinstance(modules.pop(), nn.ReLU)  # the last layer has every connection
+    model = nn.Sequential(*modules)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0002, fused=True
+    )
     evolution = regrow.Evolution(model, optimizer, method="set", every=1, until=10**9)
 
     def step(number: int) -> None:

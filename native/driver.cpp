@@ -128,7 +128,8 @@ Tiles part_of(const Tiles& tiles, Size first, Size count) {
 
 // Turns a row-major operand into feature-major tiles.
 template <typename T>
-const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int threads) {
+const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int threads,
+              const T* gate = nullptr) {
   const auto run_pack = product_kernels<T>().pack;
   Size blocks = 1;
   if (threads > 1 && features * tiles.batch >= kSerialWork)
@@ -139,9 +140,21 @@ const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int
     const Size sample = tile * tiles.width;
     run_pack({source + sample * features, packed + sample * features, features,
               std::min(features, block * step), std::min(features, (block + 1) * step),
-              width_of(tiles, tile), samples_of(tiles, tile)});
+              width_of(tiles, tile), samples_of(tiles, tile),
+              gate ? gate + sample * features : nullptr});
   });
   return packed;
+}
+
+// Adds up the samples of packed tiles, a tile after the other.
+template <typename T>
+void add_samples(const T* packed, Size features, const Tiles& tiles, T* sums, int threads) {
+  const Size step = ceil_div(ceil_div(features, threads), kAlign) * kAlign;
+  parallel(ceil_div(features, step), threads, [&](Size block, int) {
+    for (Size tile = 0; tile < tiles.count; ++tile)
+      product_kernels<T>().sum({packed + tile * tiles.width * features, sums, block * step,
+                                std::min(features, (block + 1) * step), width_of(tiles, tile)});
+  });
 }
 
 // ---- Split of rows (or columns) by connections
@@ -203,7 +216,7 @@ void forward_by_tiles(const Forward<T>& p, const Kernels<T>& k, const Tiles& til
     const T* const operand =
         pack(p.x + sample * p.n_in, p.n_in, part_of(tiles, tile, 1), buffers + slot * room, 1);
     k.forward({operand, p.values, p.indptr, p.indices, p.bias, p.y + sample * p.n_out, p.n_out, 0,
-               p.n_out, width_of(tiles, tile), samples_of(tiles, tile)});
+               p.n_out, width_of(tiles, tile), samples_of(tiles, tile), p.rectified});
   });
 }
 
@@ -227,7 +240,7 @@ void forward_by_rows(const Forward<T>& p, const Kernels<T>& k, const Tiles& tile
       k.forward({operand + start * p.n_in, p.values, p.indptr, p.indices, p.bias,
                  p.y + (sample + start) * p.n_out, p.n_out, split(p.indptr, p.n_out, block, blocks),
                  split(p.indptr, p.n_out, block + 1, blocks), width_of(part, tile),
-                 samples_of(part, tile)});
+                 samples_of(part, tile), p.rectified});
     });
   }
 }
@@ -242,7 +255,8 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
   char* const room = scratch.get<char>(rows + 2 * columns);
   T* const x = reinterpret_cast<T*>(room + rows);
   T* const dx = p.dx ? reinterpret_cast<T*>(room + rows + columns) : nullptr;
-  const T* const grad = pack(p.grad, p.n_out, tiles, reinterpret_cast<T*>(room), threads);
+  const T* const grad = pack(p.grad, p.n_out, tiles, reinterpret_cast<T*>(room), threads, p.y);
+  if (p.dbias) add_samples(grad, p.n_out, tiles, p.dbias, threads);
   if (p.dvalues) pack(p.x, p.n_in, tiles, x, threads);
   // Every thread has columns of its own, so that nobody else adds to their sums.
   const Size step = ceil_div(ceil_div(p.n_in, threads), kAlign) * kAlign;
@@ -276,6 +290,7 @@ template <typename T>
 void run(const Backward<T>& product, int threads) {
   const Backward<T>& p = product;
   if (p.batch == 0 && p.dvalues) std::fill(p.dvalues, p.dvalues + p.nnz, T(0));
+  if (p.dbias) std::fill(p.dbias, p.dbias + p.n_out, T(0));
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
   const Kernels<T>& k = product_kernels<T>();
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
@@ -298,7 +313,12 @@ void run(const Backward<T>& product, int threads) {
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     T* const operand = reinterpret_cast<T*>(buffers);
-    if (shared) pack(p.grad + first * tiles.width * p.n_out, p.n_out, part, operand, threads);
+    const auto pack_grad = [&](Size sample, const Tiles& some, T* dbias) {
+      const Size start = sample * p.n_out;
+      pack(p.grad + start, p.n_out, some, operand, threads, p.y ? p.y + start : nullptr);
+      if (dbias) add_samples(operand, p.n_out, some, dbias, threads);
+    };
+    if (shared) pack_grad(first * tiles.width, part, p.dbias);
     parallel(parts.count(), threads, [&](Size unit, int slot) {
       const FlushDenormals flushed;
       char* const room = buffers + packed + slot * own;
@@ -314,7 +334,7 @@ void run(const Backward<T>& product, int threads) {
       if (!plan.in_place && p.dvalues) std::fill(dvalues, dvalues + count, T(0));
       for (Size tile = 0; tile < part.count; ++tile) {
         const Size start = tile * part.width, sample = first * tiles.width + start;
-        if (!shared) pack(p.grad + sample * p.n_out, p.n_out, part_of(part, tile, 1), operand, 1);
+        if (!shared) pack_grad(sample, part_of(part, tile, 1), unit == 0 ? p.dbias : nullptr);
         BackwardUnit<T> work{operand + (shared ? start * p.n_out : 0), p.x + sample * p.n_in, p.values,
                              p.t_indptr, p.t_indices, p.t_perm,
                              p.dx ? p.dx + sample * p.n_in : nullptr, p.dvalues, p.n_in, p.n_out,

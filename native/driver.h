@@ -17,11 +17,13 @@ struct Forward {
   const T* bias;  // may be null
   T* y;           // [batch, n_out]
   std::int64_t batch, n_in, n_out, nnz;
+  bool rectified;  // y is the positive part of the product
 };
 
 template <typename T>
 struct Backward {
   const T* grad;  // [batch, n_out]
+  const T* y;     // [batch, n_out], of a rectified product; else null
   const T* x;     // [batch, n_in]
   const T* values;
   const std::int64_t* t_indptr;
@@ -31,6 +33,7 @@ struct Backward {
   const std::int32_t* indices;  // likewise
   T* dx;       // [batch, n_in], null if not wanted
   T* dvalues;  // [nnz], null if not wanted
+  T* dbias;    // [n_out], null if not wanted; only beside one of the two
   std::int64_t batch, n_in, n_out, nnz;
 };
 

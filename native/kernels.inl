@@ -40,10 +40,22 @@ template <typename T>
 void pack(const PackUnit<T>& unit) {
   // Blocks of features, so that the target is still in the cache when its rows are filled up.
   constexpr int64_t kStep = 4 * kBlock;
+  alignas(64) T passed[kStep * kVectors * kLanes<T>];
   for (int64_t f = unit.first; f < unit.last; f += kStep) {
+    const int64_t count = f + kStep < unit.last ? kStep : unit.last - f;
     prefetch_samples(unit.source, unit.features, unit.samples, f + kStep, kStep, unit.last);
-    turn_in(unit.source + f, unit.features, unit.packed + f * unit.width, unit.width, unit.samples,
-            f + kStep < unit.last ? kStep : unit.last - f);
+    T* const packed = unit.packed + f * unit.width;
+    if (!unit.gate) {
+      turn_in(unit.source + f, unit.features, packed, unit.width, unit.samples, count);
+      continue;
+    }
+    prefetch_samples(unit.gate, unit.features, unit.samples, f + kStep, kStep, unit.last);
+    for (int64_t s = 0; s < unit.samples; ++s) {
+      const T* const source = unit.source + s * unit.features + f;
+      const T* const gate = unit.gate + s * unit.features + f;
+      for (int64_t i = 0; i < count; ++i) passed[s * kStep + i] = gate[i] <= T(0) ? T(0) : source[i];
+    }
+    turn_in(passed, kStep, packed, unit.width, unit.samples, count);
   }
 }
 
@@ -104,6 +116,7 @@ REGROW_INLINE void forward_row(const ForwardUnit<T>& unit, int64_t row, T* out) 
   for (int n = 0; n < N; ++n) {
     V total = sum[0][n];
     for (int s = 1; s < S; ++s) total += sum[s][n];
+    if (unit.rectified) total = total < V{} ? V{} : total;
     *reinterpret_cast<V*>(out + n * L) = total;
   }
 }
@@ -579,6 +592,24 @@ void unpack(const UnpackUnit<T>& unit) {
              f + kStep < unit.last ? kStep : unit.last - f);
 }
 
+// ---- Sums over samples
+
+template <typename T, int L, int N>
+void sum_tile(const SumUnit<T>& unit) {
+  using V = Vector<T, L>;
+  constexpr int G = kGroup<T, L>;
+  for (int64_t f = unit.first; f < unit.last; f += G) {
+    V totals[G];
+    const int count = f + G < unit.last ? G : static_cast<int>(unit.last - f);
+    for (int i = 0; i < G; ++i) {
+      totals[i] = V{};
+      const T* const row = unit.packed + (f + i) * (L * N);
+      for (int n = 0; n < N && i < count; ++n) totals[i] += load<V>(row + n * L);
+    }
+    add_sums<T, L>(totals, count, unit.sums + f);
+  }
+}
+
 // ---- Sampled products
 
 template <typename T, int L, int N>
@@ -643,14 +674,19 @@ void backward_rows(const RowsUnit<T>& unit) {
 }
 
 template <typename T>
+void sum(const SumUnit<T>& unit) {
+  REGROW_FOR_WIDTH(unit.width, sum_tile, unit);
+}
+
+template <typename T>
 void pairs(const PairsUnit<T>& unit) {
   REGROW_FOR_WIDTH(unit.width, pairs_tile, unit);
 }
 
 template <typename T>
 constexpr Kernels<T> kernels() {
-  return {kLanes<T>, kVectors, &pack<T>, &forward<T>, &backward<T>, &backward_rows<T>, &unpack<T>,
-          &pairs<T>, &expand<T>, &compress<T>, &above<T>};
+  return {kLanes<T>, kVectors, &pack<T>, &sum<T>, &forward<T>, &backward<T>, &backward_rows<T>,
+          &unpack<T>, &pairs<T>, &expand<T>, &compress<T>, &above<T>};
 }
 
 }  // namespace

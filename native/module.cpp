@@ -54,8 +54,8 @@ void check_range(const char* name, const Size* places, Size count, Size limit) {
 }
 
 void linear_forward(int itemsize, Address x, Address values, Address indptr, Address indices,
-                    Address bias, Address y, Size batch, Size n_in, Size n_out, Size nnz,
-                    int threads) {
+                    Address bias, Address y, bool rectified, Size batch, Size n_in, Size n_out,
+                    Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
   with_type<float, double>(itemsize, [&](auto zero) {
     using T = decltype(zero);
@@ -64,25 +64,26 @@ void linear_forward(int itemsize, Address x, Address values, Address indptr, Add
                            array<const Size>("indptr", indptr, n_out + 1),
                            array<const std::int32_t>("indices", indices, nnz),
                            optional<const T>(bias), array<T>("y", y, batch * n_out), batch, n_in,
-                           n_out, nnz},
+                           n_out, nnz, rectified},
                 threads);
   });
 }
 
-void linear_backward(int itemsize, Address grad, Address x, Address values, Address t_indptr,
-                     Address t_indices, Address t_perm, Address indptr, Address indices, Address dx,
-                     Address dvalues, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
+void linear_backward(int itemsize, Address grad, Address y, Address x, Address values,
+                     Address t_indptr, Address t_indices, Address t_perm, Address indptr,
+                     Address indices, Address dx, Address dvalues, Address dbias, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
   with_type<float, double>(itemsize, [&](auto zero) {
     using T = decltype(zero);
-    regrow::run(Backward<T>{array<const T>("grad", grad, batch * n_out),
+    regrow::run(Backward<T>{array<const T>("grad", grad, batch * n_out), optional<const T>(y),
                             array<const T>("x", x, batch * n_in),
                             array<const T>("values", values, nnz),
                             array<const Size>("t_indptr", t_indptr, n_in + 1),
                             array<const std::int32_t>("t_indices", t_indices, nnz),
                             array<const std::int32_t>("t_perm", t_perm, nnz),
                             optional<const Size>(indptr), optional<const std::int32_t>(indices),
-                            optional<T>(dx), optional<T>(dvalues), batch, n_in, n_out, nnz},
+                            optional<T>(dx), optional<T>(dvalues), optional<T>(dbias), batch, n_in,
+                            n_out, nnz},
                 threads);
   });
 }

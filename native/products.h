@@ -18,7 +18,7 @@ struct Tiles {
   std::int32_t last;
 };
 
-// Rows [first, last) of the weight, one tile: y = bias + W x.
+// Rows [first, last) of the weight, one tile: y = bias + W x, or the positive part of that.
 template <typename T>
 struct ForwardUnit {
   const T* packed;  // [n_in, width] of this tile
@@ -32,6 +32,7 @@ struct ForwardUnit {
   std::int64_t last;
   std::int32_t width;
   std::int32_t samples;
+  bool rectified;
 };
 
 // What is read of the packed operand at a time: all features, or blocks of so many that one stays in
@@ -109,7 +110,8 @@ struct PairsUnit {
   std::int32_t width;
 };
 
-// Features [first, last) of one tile, turned from row-major into feature-major.
+// Features [first, last) of one tile, turned from row-major into feature-major.  Where there is a
+// gate, zeros stand for what meets a number of it that is not positive.
 template <typename T>
 struct PackUnit {
   const T* source;  // first sample of the tile, row-major
@@ -119,6 +121,17 @@ struct PackUnit {
   std::int64_t last;
   std::int32_t width;
   std::int32_t samples;
+  const T* gate = nullptr;  // like source
+};
+
+// Features [first, last) of one packed tile, each summed over its samples.
+template <typename T>
+struct SumUnit {
+  const T* packed;  // [features, width]
+  T* sums;          // [features], added to
+  std::int64_t first;
+  std::int64_t last;
+  std::int32_t width;
 };
 
 // Rows [first, last) between values and their dense form.  `bits` has a word for each 16 columns of a
@@ -140,6 +153,7 @@ struct Kernels {
   std::int32_t lanes;    // elements of a vector
   std::int32_t vectors;  // vectors in the widest tile
   void (*pack)(const PackUnit<T>&);
+  void (*sum)(const SumUnit<T>&);
   void (*forward)(const ForwardUnit<T>&);
   void (*backward)(const BackwardUnit<T>&);
   void (*backward_rows)(const RowsUnit<T>&);

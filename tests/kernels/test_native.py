@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -57,19 +58,25 @@ class Layer:
         self.grad = torch.randn(batch, self.n_out, generator=g, dtype=dtype)
         self.transposed = sorted_columns(self.indptr, self.indices, self.n_in)
 
-    def forward(self, kernels, bias: bool = True) -> Tensor:
+    def forward(self, kernels, bias: bool = True, relu: bool = False) -> Tensor:
         offsets = self.bias if bias else None
         return kernels.linear_forward(
-            self.x, self.values, self.indptr, self.indices, self.n_out, offsets
+            self.x, self.values, self.indptr, self.indices, self.n_out, offsets, relu
         )
 
     def backward(
-        self, kernels, need_x: bool = True, need_values: bool = True, in_rows: bool = False
+        self, kernels, need_x: bool = True, need_values: bool = True, in_rows: bool = False, **more
     ):
         rows = (self.indptr, self.indices) if in_rows else None
         return kernels.linear_backward(
-            self.grad, self.x, self.values, *self.transposed, need_x, need_values, rows
+            self.grad, self.x, self.values, *self.transposed, need_x, need_values, rows, **more
         )
+
+    def rectified(self, kernels, in_rows: bool = False) -> tuple[Tensor, ...]:
+        """Positive part of the product, and the gradients of that, with the bias's."""
+        y, dbias = self.forward(kernels, relu=True), torch.full_like(self.bias, math.nan)
+        gradients = self.backward(kernels, in_rows=in_rows, y=y, dbias=dbias)
+        return y, *gradients, dbias
 
     def check(self) -> None:
         """All products, with and without what is optional, equal those of the oracle."""
@@ -83,6 +90,10 @@ class Layer:
                 close(got[0], dx)
             if need_values:
                 close(got[1], dvalues)
+        for in_rows in (True, False) if self.n_in else ():  # nothing stands beside the bias's then
+            got = self.rectified(native, in_rows)
+            for mine, theirs in zip(got, self.rectified(reference), strict=True):
+                close(mine, theirs)
 
 
 def close(got: Tensor, expected: Tensor) -> None:
@@ -185,7 +196,7 @@ def test_results_do_not_depend_on_the_number_of_threads(team: str) -> None:
             torch.set_num_threads(threads)
             products = native.pair_products(layer.grad, layer.x, *pairs)
             only = layer.backward(native, True, False)[0], layer.backward(native, False, True)[1]
-            only += layer.backward(native, in_rows=True)
+            only += *layer.backward(native, in_rows=True), *layer.rectified(native)
             results.append((layer.forward(native), *layer.backward(native), *only, products))
         for result in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
@@ -353,15 +364,15 @@ def test_positions_out_of_range_are_refused() -> None:
 def test_the_extension_checks_sizes_and_addresses_itself() -> None:
     run = native._native.linear_forward
     with pytest.raises(ValueError, match=r"^n_in must be in .* got -1$"):
-        run(4, 0, 0, 0, 0, 0, 0, 1, -1, 1, 0, 1)
+        run(4, 0, 0, 0, 0, 0, 0, False, 1, -1, 1, 0, 1)
     with pytest.raises(ValueError, match=r"^nnz must be in .* got 2147483648$"):
-        run(4, 1, 1, 1, 1, 0, 1, 1, 1, 1, 2**31, 1)
+        run(4, 1, 1, 1, 1, 0, 1, False, 1, 1, 1, 2**31, 1)
     with pytest.raises(ValueError, match=r"^batch must be in "):
-        run(4, 1, 1, 1, 1, 0, 1, 2**62, 1, 1, 1, 1)
+        run(4, 1, 1, 1, 1, 0, 1, False, 2**62, 1, 1, 1, 1)
     with pytest.raises(ValueError, match=r"^x must have an address, got 0 for 12 elements$"):
-        run(4, 0, 1, 1, 1, 0, 1, 3, 4, 1, 1, 1)
+        run(4, 0, 1, 1, 1, 0, 1, False, 3, 4, 1, 1, 1)
     with pytest.raises(ValueError, match=r"^itemsize must be 4 or 8, got 2$"):
-        run(2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+        run(2, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,10 @@ def inputs(bias: bool = True, **options: object) -> tuple:
 
 @pytest.mark.parametrize("compute", ["csr", "dense"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_opcheck(compute: str, bias: bool) -> None:
+@pytest.mark.parametrize("relu", [True, False])
+def test_opcheck(compute: str, bias: bool, relu: bool) -> None:
     torch.library.opcheck(
-        torch.ops.regrow.linear.default, (*inputs(bias), *operands(), compute, True)
+        torch.ops.regrow.linear.default, (*inputs(bias), *operands(), compute, True, relu)
     )
 
 

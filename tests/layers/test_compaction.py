@@ -130,6 +130,16 @@ def test_a_neuron_fed_by_constants_only_is_one() -> None:
     assert smaller[4].bias.tolist() == [35]
 
 
+def test_the_activation_of_a_layer_counts_as_one_behind_it() -> None:
+    # Hidden 0 says 3 always; hidden 1 says nothing, for its bias is negative; hidden 2 works.
+    first = linear([[0], [0], [2]], [3, -4, 1], True)
+    first.activation = "relu"
+    model = nn.Sequential(first, linear([[5, 7, 1]], [0], True))
+    smaller = same_function(model, torch.randn(4, 1, dtype=torch.float64))
+    assert shapes(smaller) == [(1, 1), (1, 1)]
+    assert smaller[1].bias.tolist() == [15]
+
+
 def test_one_neuron_stays_where_all_could_go() -> None:
     model = nn.Sequential(linear([[0], [0]], [3, 4], True), nn.ReLU(), linear([[1, 1]], [0], True))
     smaller = same_function(model, torch.randn(4, 1, dtype=torch.float64))

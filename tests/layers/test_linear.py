@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import shutil
@@ -17,7 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import regrow
 from regrow import SparseLinear, Topology
-from regrow.kernels import dispatch, native, ops, reference
+from regrow.export import to_dense
+from regrow.kernels import capture, dispatch, native, ops, reference
+from regrow.topology import nm_topology
 
 COMPUTES = ("csr", "dense", "auto")
 
@@ -84,6 +87,57 @@ def test_equals_the_dense_map_for_every_batch_shape(
     torch.testing.assert_close(x.grad, same.grad)
     torch.testing.assert_close(layer.bias.grad, bias.grad)
     torch.testing.assert_close(layer.values.grad, weight.grad.reshape(-1)[layer.topology.positions])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize("shape", [(6,), (5, 6), (2, 3, 6), (0, 6), (40, 6)])
+def test_an_activation_is_that_of_a_module_behind_the_layer(
+    shape: tuple[int, ...], compute: str, dtype: torch.dtype
+) -> None:
+    one = layer_of(dtype=dtype, compute=compute, activation="relu")
+    two = nn.Sequential(layer_of(dtype=dtype, compute=compute), nn.ReLU())
+    found = []
+    for model in (one, two):
+        x = randn(*shape, dtype=dtype).requires_grad_()
+        y = model(x)
+        y.backward(randn(*y.shape, dtype=dtype, seed=2))
+        found.append((y, x.grad, *(p.grad for p in model.parameters())))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    if shape == (40, 6):
+        assert 0 < (found[0][0] == 0).float().mean() < 1
+
+
+@pytest.mark.parametrize("compute", ["auto", "nm"])
+def test_an_activation_behind_a_structure(compute: str) -> None:
+    topology = nm_topology((4, 6), 1, 2, generator=seeded())
+    layer = SparseLinear(6, 4, topology=topology, compute=compute, activation="relu")
+    x = randn(5, 6, dtype=torch.float32)
+    torch.testing.assert_close(layer(x), functional.linear(x, layer.weight, layer.bias).relu())
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
+def test_growth_sees_the_gradient_that_an_activation_lets_through(compute: str) -> None:
+    layer = layer_of(compute=compute, activation="relu")
+    x, grad = randn(5, 6), randn(5, 4, seed=2)
+    capture.arm(layer)
+    y = layer(x)
+    y.backward(grad)
+    (seen,) = capture.take(layer)
+    torch.testing.assert_close(seen.grad, grad * (y > 0))
+
+
+def test_an_activation_goes_where_the_layer_goes() -> None:
+    layer = layer_of(8, 4, activation="relu")
+    x = randn(3, 8)
+    assert str(layer).endswith("compute=auto, activation=relu)")
+    assert copy.deepcopy(layer).activation == "relu"
+    torch.testing.assert_close(to_dense(nn.Sequential(layer))(x), layer(x))
+    with pytest.raises(
+        ValueError, match=r"^activation of SparseLinear must be relu or None, got 'x'$"
+    ):
+        layer_of(activation="x")
 
 
 @pytest.mark.parametrize("compute", COMPUTES)

@@ -72,7 +72,7 @@ class Machine(nn.Module):
     def visible(self, h: Tensor) -> Tensor:
         """Probabilities of visible units ``[batch, visible]``, from hidden ones."""
         like = h.new_empty(len(h), self.layer.in_features)  # only its shape counts
-        back, _ = self._back(h, like, True, False)
+        back = self._back(h, like, True, False)[0]
         return back.add_(self.bias.detach()).sigmoid_()
 
     def _up(self, v: Tensor) -> Tensor:
@@ -81,9 +81,9 @@ class Machine(nn.Module):
         values, operands = layer.values.detach(), layer.operands()
         return ops.forward(v, values, bias.detach(), *operands, layer.compute, True)
 
-    def _back(self, h: Tensor, v: Tensor, *wanted: bool) -> tuple[Tensor, Tensor]:
-        layer = self.layer
-        return ops.backward(h, v, layer.values, *layer.operands(), layer.compute, *wanted)
+    def _back(self, h: Tensor, v: Tensor, need_v: bool, need_values: bool) -> tuple[Tensor, ...]:
+        values, operands, compute = self.layer.values, self.layer.operands(), self.layer.compute
+        return ops.backward(h, v, values, *operands, compute, need_v, need_values)
 
     @torch.no_grad()
     def diverge(self, v: Tensor, steps: int, generator: torch.Generator) -> float:
@@ -107,7 +107,7 @@ class Machine(nn.Module):
             h = torch.bernoulli(self.hidden(back), generator=generator)
         share = 1 / len(v)
         signed = torch.cat([first.mul_(-share), h.mul_(share)])
-        _, self.layer.values.grad = self._back(signed, torch.cat([v, back]), False, True)
+        self.layer.values.grad = self._back(signed, torch.cat([v, back]), False, True)[1]
         assert self.layer.bias is not None
         self.layer.bias.grad = signed.sum(0)
         difference = back.sub_(v)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+aten = torch.ops.aten
+
 
 class Pass(NamedTuple):
     """One backward pass of a layer.
@@ -110,10 +112,16 @@ def aside(layers: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Captured]]:
                 _armed[layer] = kept
 
 
-def record(values: Tensor, x: Tensor, grad: Tensor) -> None:
+def record(values: Tensor, x: Tensor, grad: Tensor, y: Tensor | None = None) -> None:
     """Keep one backward pass if its layer is armed; called by the operator.
 
     Compiled code passes the operator other objects than the layer's values, at the same place.
+
+    Args:
+        values: Of the layer.
+        x: Input of the operator.
+        grad: Gradient of its output.
+        y: The output, where it is a positive part, whose gradient ends where it is not positive.
     """
     if not _armed:
         return
@@ -129,7 +137,8 @@ def record(values: Tensor, x: Tensor, grad: Tensor) -> None:
             elif anew:
                 kept.passes = [p for p in kept.passes if p.ago]
             # Copies, for a loop may refill its input tensor before the update looks.
-            kept.passes.append(Pass(x.detach().clone(), grad.detach().clone()))
+            reaching = grad.clone() if y is None else aten.threshold_backward(grad, y, 0)
+            kept.passes.append(Pass(x.detach().clone(), reaching.detach()))
             return
 
 

@@ -242,7 +242,7 @@ def _backward_fake(grad, x, values, *rest):  # type: ignore[no-untyped-def]
     return filled_fake(x, values, need_x, need_values)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, values, bias, indptr, indices, *options, _ = inputs
     ctx.save_for_backward(x, values, indptr, indices)
     ctx.options, ctx.has_bias = options, bias is not None

@@ -163,7 +163,7 @@ def _backward_fake(grad, ids, values, *rest):  # type: ignore[no-untyped-def]
     return torch.empty_like(values)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, columns, compute, _ = inputs
     ctx.save_for_backward(*tensors)
     ctx.options = (columns, compute)

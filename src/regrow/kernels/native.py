@@ -56,6 +56,7 @@ def linear_forward(
     indices: Tensor,
     n_out: int,
     bias: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
     """Multiply a batch by a sparse weight; as `reference.linear_forward`."""
     batch, n_in = _matrix("x", x)
@@ -75,6 +76,7 @@ def linear_forward(
         indices.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         y.data_ptr(),
+        relu,
         batch,
         n_in,
         n_out,
@@ -94,6 +96,8 @@ def linear_backward(
     need_x: bool = True,
     need_values: bool = True,
     rows: tuple[Tensor, Tensor] | None = None,
+    y: Tensor | None = None,
+    dbias: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Differentiate `linear_forward`; as `reference.linear_backward`."""
     (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
@@ -107,11 +111,16 @@ def linear_backward(
     if rows is not None:
         indptr = _ready("indptr", rows[0], torch.int64, n_out + 1)
         rows = indptr, _ready("indices", rows[1], torch.int32, nnz)
+    if y is not None:
+        y = _ready("y", y, dtype, batch, n_out)
+    if dbias is not None:
+        dbias = _target("dbias", dbias, dtype, n_out)
     dx = torch.empty_like(x) if need_x else None
     dvalues = torch.empty_like(values) if need_values else None
     _native.linear_backward(
         x.itemsize,
         grad.data_ptr(),
+        0 if y is None else y.data_ptr(),
         x.data_ptr(),
         values.data_ptr(),
         t_indptr.data_ptr(),
@@ -120,6 +129,7 @@ def linear_backward(
         *((0, 0) if rows is None else (rows[0].data_ptr(), rows[1].data_ptr())),
         0 if dx is None else dx.data_ptr(),
         0 if dvalues is None else dvalues.data_ptr(),
+        0 if dbias is None else dbias.data_ptr(),
         batch,
         n_in,
         n_out,

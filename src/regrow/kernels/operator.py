@@ -27,7 +27,7 @@ def differentiable(
     *,
     fakes: tuple[Callable[..., Any], Callable[..., Any]],
     flops: tuple[Callable[..., int], Callable[..., int]] | None = None,
-    setup: Callable[[Any, tuple[Any, ...], Tensor | None], None],
+    setup: Callable[[Any, tuple[Any, ...], Tensor], None],
     gradients: Gradients,
 ) -> Callable[..., Tensor]:
     """Register ``regrow::NAME`` and ``regrow::NAME_backward``.
@@ -65,8 +65,9 @@ def differentiable(
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Tensor:
-            setup(ctx, inputs, None)
-            return forward(*inputs)
+            output = forward(*inputs)
+            setup(ctx, inputs, output)
+            return output
 
         @staticmethod
         @once_differentiable

@@ -17,7 +17,7 @@ from torch.nn import functional
 from regrow.kernels import capture, dispatch, native, reference, strips
 from regrow.kernels.operator import differentiable, filled, filled_fake
 
-Backward = Callable[..., tuple[Tensor, Tensor]]
+Backward = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 COMPUTES = ("auto", "csr", "dense")
 
@@ -59,6 +59,7 @@ def _linear(
     t_perm: Tensor,
     compute: str,
     training: bool,
+    relu: bool = False,
 ) -> Tensor:
     """Apply a sparse weight: ``y[b, i] = bias[i] + sum_k values[k] * x[b, indices[k]]``.
 
@@ -74,14 +75,16 @@ def _linear(
         t_perm: Slot of each connection of the column order in row order, int32 ``[nnz]``.
         compute: ``csr``, ``dense`` or ``auto``.
         training: Whether a backward pass is to follow, so that ``auto`` weighs it too.
+        relu: Whether negative results become zero.
 
     Returns:
         ``[batch, out]``.
     """
     operands = (indptr, indices, t_indptr, t_indices, t_perm)
     if _resolve(compute, x, values, operands, training) == "dense":
-        return _dense_forward(x, values, bias, indptr, indices)
-    return _csr_forward(x, values, bias, indptr, indices)
+        y = _dense_forward(x, values, bias, indptr, indices)
+        return y.relu_() if relu else y
+    return _csr_forward(x, values, bias, indptr, indices, relu)
 
 
 def _linear_backward(
@@ -96,8 +99,10 @@ def _linear_backward(
     compute: str,
     need_x: bool,
     need_values: bool,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of ``linear`` with respect to input and values; one that is not needed is empty.
+    need_bias: bool = False,
+    y: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``linear`` for input, values and bias; one that is not needed is empty.
 
     Args:
         grad: Gradient of the result ``[batch, out]``.
@@ -111,29 +116,49 @@ def _linear_backward(
         compute: As in ``linear``; ``auto`` takes what the forward pass has measured.
         need_x: Whether the gradient of the input is wanted.
         need_values: Whether the gradient of the values is wanted.
+        need_bias: Whether the gradient of the bias is wanted.
+        y: Result of the forward pass, if it was with ``relu``.
 
     Returns:
-        Gradient of the input ``[batch, in]`` and of the values ``[nnz]``.
+        Gradient of the input ``[batch, in]``, of the values ``[nnz]``, and of the bias ``[out]``.
     """
     operands = (indptr, indices, t_indptr, t_indices, t_perm)
+    wanted = need_x, need_values
     if need_values:
-        capture.record(values, x, grad)
-    if _resolve(compute, x, values, operands, True) == "dense":
-        dx, dvalues = _dense_backward(grad, x, values, indptr, indices, need_x, need_values)
-    else:
-        dx, dvalues = _csr_backward(grad, x, values, operands, need_x, need_values)
-    return filled(dx, dvalues, x, values)
+        capture.record(values, x, grad, y)
+    chosen = _resolve(compute, x, values, operands, True) if any(wanted) else ""
+    dx = dvalues = None
+    dbias = grad.new_empty(grad.shape[1] if need_bias else 0)
+    if chosen == "csr" and x.dtype == values.dtype == grad.dtype and x.numel():
+        into = dbias if need_bias else None
+        dx, dvalues = _csr_backward(grad, x, values, operands, *wanted, y, into)
+        return *filled(dx, dvalues, x, values), dbias
+    if y is not None:
+        grad = torch.ops.aten.threshold_backward(grad, y, 0)
+    if need_bias:
+        torch.sum(grad, 0, out=dbias)
+    if chosen == "dense":
+        dx, dvalues = _dense_backward(grad, x, values, indptr, indices, *wanted)
+    elif chosen:
+        dx, dvalues = _csr_backward(grad, x, values, operands, *wanted)
+    return *filled(dx, dvalues, x, values), dbias
 
 
 def _csr_forward(
-    x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    indptr: Tensor,
+    indices: Tensor,
+    relu: bool = False,
 ) -> Tensor:
-    kernels, n_out = sparse_kernels(values), indptr.numel() - 1
+    forward, weight = sparse_kernels(values).linear_forward, (values, indptr, indices)
+    n_out = indptr.numel() - 1
     if x.dtype == values.dtype and (bias is None or bias.dtype == values.dtype):
-        same: Tensor = kernels.linear_forward(x, values, indptr, indices, n_out, bias)
+        same: Tensor = forward(x, *weight, n_out, bias, relu)
         return same
     raised = None if bias is None else bias.to(values.dtype)
-    y: Tensor = kernels.linear_forward(x.to(values.dtype), values, indptr, indices, n_out, raised)
+    y: Tensor = forward(x.to(values.dtype), *weight, n_out, raised, relu)
     return y.to(x.dtype)
 
 
@@ -144,12 +169,14 @@ def _csr_backward(
     operands: tuple[Tensor, ...],
     need_x: bool,
     need_values: bool,
+    y: Tensor | None = None,
+    dbias: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     kernels = sparse_kernels(values)
     wanted = *operands[2:], need_x, need_values, operands[:2]
     if x.dtype == values.dtype == grad.dtype:
         same: tuple[Tensor | None, Tensor | None] = kernels.linear_backward(
-            grad, x, values, *wanted
+            grad, x, values, *wanted, y, dbias
         )
         return same
     dx, dvalues = kernels.linear_backward(
@@ -255,6 +282,7 @@ def _linear_fake(
     t_perm: Tensor,
     compute: str,
     training: bool,
+    relu: bool = False,
 ) -> Tensor:
     return x.new_empty(x.shape[0], indptr.shape[0] - 1)
 
@@ -271,27 +299,28 @@ def _linear_backward_fake(
     compute: str,
     need_x: bool,
     need_values: bool,
-) -> tuple[Tensor, Tensor]:
-    return filled_fake(x, values, need_x, need_values)
+    need_bias: bool = False,
+    y: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dbias = grad.new_empty(grad.shape[1] if need_bias else 0)
+    return *filled_fake(x, values, need_x, need_values), dbias
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
-    x, values, bias, *operands, compute, _ = inputs
-    ctx.save_for_backward(x, values, *operands)
-    ctx.compute, ctx.has_bias = compute, bias is not None
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, values, bias, *operands = inputs[:8]
+    ctx.compute, ctx.has_bias, ctx.relu = inputs[8], bias is not None, inputs[10:] == (True,)
+    ctx.save_for_backward(x, values, *operands, *((output,) if ctx.relu else ()))
 
 
 def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | None, ...]:
     x, values, *operands = ctx.saved_tensors
-    need_x, need_values, need_bias = ctx.needs_input_grad[:3]
-    dx = dvalues = None
-    if need_x or need_values:
-        dx, dvalues = backward(
-            grad.contiguous(), x, values, *operands, ctx.compute, need_x, need_values
-        )
-    dbias = grad.sum(0) if need_bias and ctx.has_bias else None
-    unused = (None,) * 7
-    return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
+    y = operands.pop() if ctx.relu else None
+    needs = *ctx.needs_input_grad[:2], ctx.needs_input_grad[2] and ctx.has_bias
+    found: tuple[Tensor, ...] = (grad,) * 3
+    if any(needs):
+        found = backward(grad.contiguous(), x, values, *operands, ctx.compute, *needs, y)
+    given = (part if need else None for part, need in zip(found, needs, strict=True))
+    return *given, *(None,) * 8
 
 
 def linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
@@ -302,9 +331,8 @@ def linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore
 def linear_backward_flops(  # type: ignore[no-untyped-def]
     grad_shape, x_shape, values_shape, *args, **kwargs
 ) -> int:
-    """FLOPs of the gradients that are wanted; what is wanted comes last of the arguments."""
-    need_x, need_values = args[-2:]
-    return 2 * int(x_shape[0]) * int(values_shape[0]) * (bool(need_x) + bool(need_values))
+    """FLOPs of the gradients that are wanted of ``linear``."""
+    return sum(map(bool, args[6:8])) * linear_flops(x_shape, values_shape)
 
 
 linear = differentiable(

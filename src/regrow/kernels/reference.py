@@ -27,8 +27,9 @@ def linear_forward(
     indices: Tensor,
     n_out: int,
     bias: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
-    """Multiply a batch by a sparse weight: ``y = x @ W.T + bias``.
+    """Multiply a batch by a sparse weight: ``y = x @ W.T + bias``, or the positive part of that.
 
     Args:
         x: Activations ``[batch, n_in]``.
@@ -37,6 +38,7 @@ def linear_forward(
         indices: Column of every connection, int32 ``[nnz]``.
         n_out: Number of rows of the weight.
         bias: Offsets ``[n_out]`` or None.
+        relu: Whether negative outputs become zero.
 
     Returns:
         Outputs ``[batch, n_out]``, contiguous.
@@ -54,7 +56,9 @@ def linear_forward(
     for batch, part in _pieces(x.shape[0], values.shape[0]):
         products = x[batch].T.index_select(0, indices[part]) * values[part, None]
         y[batch].T.index_add_(0, rows[part], products)
-    return y if bias is None else y.add_(bias)
+    if bias is not None:
+        y.add_(bias)
+    return y.relu_() if relu else y
 
 
 def linear_backward(
@@ -67,6 +71,8 @@ def linear_backward(
     need_x: bool = True,
     need_values: bool = True,
     rows: tuple[Tensor, Tensor] | None = None,
+    y: Tensor | None = None,
+    dbias: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Differentiate `linear_forward` with respect to its activations and its values.
 
@@ -81,6 +87,9 @@ def linear_backward(
         need_values: Whether the gradient of the values is wanted.
         rows: ``indptr`` and ``indices`` of the row order, where they are at hand: by them the
             extension is faster on few samples. Not used here.
+        y: Outputs, where these are a positive part; None where they are not.
+        dbias: Where to write the gradient of the bias ``[n_out]``; None if it is not wanted. The
+            extension forms it only beside one of the others, of a weight that has columns.
 
     Returns:
         Gradients ``[batch, n_in]`` and ``[nnz]`` (row by row); None for one that is not wanted.
@@ -92,6 +101,10 @@ def linear_backward(
         >>> linear_backward(torch.ones(1, 2), x, values, *column_order(indptr, indices, 3))
         (tensor([[2., 0., 3.]]), tensor([ 1., 10.]))
     """
+    if y is not None:
+        grad = torch.ops.aten.threshold_backward(grad, y, 0)
+    if dbias is not None:
+        torch.sum(grad, 0, out=dbias)
     columns = _owners(t_indptr)
     dx = x.new_zeros((grad.shape[0], t_indptr.shape[0] - 1)) if need_x else None
     t_values = values.index_select(0, t_perm)

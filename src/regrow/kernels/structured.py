@@ -309,7 +309,7 @@ def _backward_fake(
     return filled_fake(x, values, need_x, need_values)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, values, bias, *indices, kind, form, compute, _ = inputs
     ctx.save_for_backward(x, values, *indices)
     ctx.structure = kind, form, compute
@@ -341,12 +341,18 @@ def parts_of(topology: Topology) -> Tensors:
     return *parts, *(parts[0].new_empty(0) for _ in range(5 - len(parts)))
 
 
+def _backward_flops(  # type: ignore[no-untyped-def]
+    grad_shape, x_shape, values_shape, *args, **kwargs
+) -> int:
+    return sum(map(bool, args[-2:])) * ops.linear_flops(x_shape, values_shape)
+
+
 structured = differentiable(
     "structured",
     _structured,
     _structured_backward,
     fakes=(_fake, _backward_fake),
-    flops=(ops.linear_flops, ops.linear_backward_flops),
+    flops=(ops.linear_flops, _backward_flops),
     setup=_setup_context,
     gradients=_gradients,
 )

@@ -18,6 +18,7 @@ from regrow.layers.channels import (
     taps,
 )
 from regrow.layers.conversion import succeed
+from regrow.layers.linear import SparseLinear
 from regrow.topology import Topology
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -157,6 +158,8 @@ def _cut(
         # A structure does not outlive the loss of single rows and columns.
         options["compute"] = module.compute if module.compute in ("csr", "dense") else "auto"
         options["topology"] = _cut_topology(module.topology, rows, columns, kept)
+    if isinstance(module, SparseLinear):
+        options["activation"] = module.activation
     if type(module) in CONV:
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         options |= {name: getattr(module, name) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ class SparseLinear(SparseLayer):
         topology: Instead of a density, the connections: shape ``(out_features, in_features)``.
         compute: ``auto`` (measured, the default), ``csr`` or ``dense``; ``block`` or ``nm`` for a
             topology that is declared to have such a structure.
+        activation: ``relu`` for the positive part of the output, as ``torch.nn.ReLU`` behind the
+            layer would give it, but formed where the product is: the output is written once, not
+            read and written again, and so is its gradient. None (the default) for none.
         generator: CPU generator for places and values; torch's default one if None.
         device: Of values and bias.
         dtype: Of values and bias, float32 by default.
@@ -40,7 +44,7 @@ class SparseLinear(SparseLayer):
 
     Raises:
         ValueError: A density outside (0, 1], both or neither of density and topology, a topology
-            of another shape, or an unknown compute.
+            of another shape, or an unknown compute or activation.
 
     Example:
         >>> layer = SparseLinear(784, 1000, density=0.05)
@@ -53,6 +57,7 @@ class SparseLinear(SparseLayer):
     """
 
     computes = (*ops.COMPUTES, *structured.COMPUTES)
+    activation: Literal["relu"] | None = None
 
     def __init__(
         self,
@@ -63,15 +68,21 @@ class SparseLinear(SparseLayer):
         density: float | None = None,
         topology: Topology | None = None,
         compute: str = "auto",
+        activation: Literal["relu"] | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if activation not in ("relu", None):
+            raise ValueError(
+                f"activation of {type(self).__name__} must be relu or None, got {activation!r}"
+            )
         shape = (out_features, in_features)
         topology = given_topology(type(self).__name__, shape, density, topology, generator)
         super().__init__(topology, torch.empty(topology.nnz, device=device, dtype=dtype), compute)
         self.in_features = in_features
         self.out_features = out_features
+        self.activation = activation
         self._add_bias(bias)
         self.reset_parameters(generator)
 
@@ -117,10 +128,11 @@ class SparseLinear(SparseLayer):
         form = structured.form_of(self.topology.structure)
         given = x, self.values, self.bias, *self.operands()
         if form is None or self._compute not in ("auto", form.kind):
-            y: Tensor = ops.linear(*given, self._compute, training)
+            y: Tensor = ops.linear(*given, self._compute, training, self.activation == "relu")
             return y
         parts = structured.parts_of(self.topology)
-        return structured.structured(*given, *parts, *form, self._compute, training)
+        y = structured.structured(*given, *parts, *form, self._compute, training)
+        return y.relu() if self.activation == "relu" else y
 
     def _place(self, topology: Topology) -> None:
         super()._place(topology)
@@ -154,7 +166,13 @@ class SparseLinear(SparseLayer):
             f"{self.in_features} -> {self.out_features}, density={self.density:.4g}, "
             f"connections={self.topology.nnz}, bias={self.bias is not None}, "
             f"compute={self.compute}"
+            + (f", activation={self.activation}" if self.activation else "")
         )
+
+
+def with_activation(dense: nn.Module, layer: SparseLinear) -> nn.Module:
+    """The dense counterpart of a layer, and behind it what the layer's activation does."""
+    return nn.Sequential(dense, nn.ReLU()) if layer.activation == "relu" else dense
 
 
 class _LinearConversion:
@@ -186,7 +204,7 @@ class _LinearConversion:
         take_bias(layer, module, start)
         return layer
 
-    def dense(self, layer: SparseLinear) -> nn.Linear:
+    def dense(self, layer: SparseLinear) -> nn.Module:
         dense = nn.Linear(
             layer.in_features,
             layer.out_features,
@@ -198,7 +216,7 @@ class _LinearConversion:
             dense.weight.copy_(layer.weight)
         dense.weight.requires_grad_(layer.values.requires_grad)
         take_bias(dense, layer)
-        return dense
+        return with_activation(dense, layer)
 
 
 register(nn.Linear, SparseLinear, _LinearConversion())

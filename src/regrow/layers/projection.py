@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regrow.layers.conversion import Start, register, take_bias, take_weight
-from regrow.layers.linear import SparseLinear
+from regrow.layers.linear import SparseLinear, with_activation
 from regrow.topology import Topology
 
 _DENSE = "transformers.pytorch_utils.Conv1D"
@@ -78,8 +78,7 @@ class _ProjectionConversion:
             dense.weight.copy_(layer.weight.t())
         dense.weight.requires_grad_(layer.values.requires_grad)
         take_bias(dense, layer)
-        made: nn.Module = dense
-        return made
+        return with_activation(dense, layer)
 
 
 register(_DENSE, SparseProjection, _ProjectionConversion())
