@@ -16,6 +16,7 @@ from bisect import insort
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -80,18 +81,8 @@ class Situation:
         structured: bool = False,
     ) -> Situation:
         """The situation of an input ``[batch, in]`` meeting ``nnz`` connections."""
-        return cls(
-            n_out=n_out,
-            n_in=x.shape[1],
-            nnz=_rounded(nnz, n_out * x.shape[1]),
-            batch=1 << (x.shape[0] - 1).bit_length() if x.shape[0] else 0,
-            dtype=str(x.dtype).removeprefix("torch."),
-            device=x.device.type,
-            threads=torch.get_num_threads(),
-            training=training,
-            work=work,
-            structured=structured,
-        )
+        where = x.dtype, x.device.type, torch.get_num_threads()
+        return _situation(n_out, *x.shape, nnz, *where, training, work, structured)
 
     @property
     def key(self) -> str:
@@ -102,6 +93,33 @@ class Situation:
             f"{self.device} threads={self.threads} {step}"
         )
         return key if self.work == "product" else f"{key} {self.work}"
+
+
+@lru_cache(maxsize=1024)  # it is asked for in every pass of every layer
+def _situation(
+    n_out: int,
+    batch: int,
+    n_in: int,
+    nnz: int,
+    dtype: torch.dtype,
+    device: str,
+    threads: int,
+    training: bool,
+    work: str,
+    structured: bool,
+) -> Situation:
+    return Situation(
+        n_out=n_out,
+        n_in=n_in,
+        nnz=_rounded(nnz, n_out * n_in),
+        batch=1 << (batch - 1).bit_length() if batch else 0,
+        dtype=str(dtype).removeprefix("torch."),
+        device=device,
+        threads=threads,
+        training=training,
+        work=work,
+        structured=structured,
+    )
 
 
 @dataclass(frozen=True)
