@@ -13,8 +13,8 @@ or that they do not use here are stood in for.
 An epoch is timed as some of its steps and one update of the topology, each after a first one that
 warms up, and counted in full: steps of the epoch times seconds of a step, and one update. The
 networks have epsilon 20 (3312-h-h-h-5: the lung data of the published code, batch 2), and
-rectified linear units. The published code trains with momentum and weight decay, and so does the
-network here.
+rectified linear units, which the sparse layers here apply themselves. The published code trains
+with momentum and weight decay, and so does the network here, by torch's fused optimiser.
 
 References: D. C. Mocanu et al., "Scalable training of artificial neural networks with adaptive
 sparse connectivity inspired by network science", 2018; S. Curci, D. C. Mocanu, M. Pechenizkiy,
@@ -68,6 +68,7 @@ NETWORKS = {
     "cifar-10": Network((3072, 4000, 1000, 4000, 10), 50_000, 128),
     "lung": Network((3312, 3000, 3000, 3000, 5), 135, 2),
     "lung, 93,000 neurons": Network((3312, 30_000, 30_000, 30_000, 5), 135, 2),
+    "lung, 900,000 neurons": Network((3312, 300_000, 300_000, 300_000, 5), 135, 2),
 }
 EPSILON = 20
 
