@@ -136,19 +136,24 @@ void push(Best<T>& best, Marked& marked, const T* scores, Size position) {
   best.size = size;
 }
 
+// Clears `keep` at the first `count` entries of a key.
+template <typename T>
+void clear_first(const T* entries, Bits<T> key, Size count, std::uint8_t* keep) {
+  for (Size i = 0; count > 0; ++i) {
+    const bool found = key_of(entries[i]) == key;
+    keep[i] &= !found;
+    count -= found;
+  }
+}
+
 }  // namespace
 
 template <typename T>
 void drop_lowest(const T* scores, Size size, Size count, std::uint8_t* keep) {
   if (count == 0) return;
   const auto last = nth<Bits<T>>(size, count - 1, [=](Size i) { return key_of(scores[i]); });
-  for (Size i = 0; i < size; ++i) keep[i] = key_of(scores[i]) > last.key;
-  Size going = last.rank + 1, staying = last.ties - going;
-  for (Size i = 0; staying > 0; ++i) {
-    if (key_of(scores[i]) != last.key || going-- > 0) continue;
-    keep[i] = 1;
-    --staying;
-  }
+  for (Size i = 0; i < size; ++i) keep[i] = key_of(scores[i]) >= last.key;
+  clear_first(scores, last.key, last.rank + 1, keep);
 }
 
 template <typename T>
@@ -160,14 +165,9 @@ void drop_nearest_zero(const T* values, Size size, Size below, Size positive, Si
   Ranked<Bits<T>> low{zero - 1, 0, 0}, high = low;
   if (negative > 0) low = nth<Bits<T>>(size, below - negative, key);
   if (positive > 0) high = nth<Bits<T>>(size, below + positive - 1, key);
-  Size low_ties = low.ties - low.rank, high_ties = high.rank + 1;
-  for (Size i = 0; i < size; ++i) {
-    const Bits<T> k = key(i);
-    bool goes = (k > low.key) & (k < high.key);
-    if (k == low.key && negative > 0) goes = low_ties-- > 0;
-    if (k == high.key && positive > 0) goes = high_ties-- > 0;
-    keep[i] = !goes;
-  }
+  for (Size i = 0; i < size; ++i) keep[i] = !((key(i) > low.key) & (key(i) < high.key));
+  if (negative > 0) clear_first(values, low.key, low.ties - low.rank, keep);
+  if (positive > 0) clear_first(values, high.key, high.rank + 1, keep);
 }
 
 template <typename T>
