@@ -45,54 +45,81 @@ struct Ranked {
   Size rank, ties;  // its place among the entries of equal key, by position, and their number
 };
 
+template <typename T>
+struct Keys {
+  const T* entries;
+  Bits<T> operator()(Size i) const { return key_of(entries[i]); }
+};
+
 template <typename Word>
 struct Listed {
   const Word* keys;
   Word operator()(Size i) const { return keys[i]; }
 };
 
-// The entry of a rank, from 0.  Keys are counted by the digit at which they begin to differ, and then
-// only those are looked at that share the one found.
+// Finds entries by their ranks.  Keys are counted by the digit at which they begin to differ, and
+// then only those are looked at that share the one found.
 template <typename Word, typename Key>
-Ranked<Word> nth(Size size, Size rank, Key key) {
-  constexpr int kDigit = 11;
-  Word low = ~Word{0}, high = 0;
-  for (Size i = 0; i < size; ++i) {
-    low = std::min(low, key(i));
-    high = std::max(high, key(i));
+class Ranks {
+ public:
+  Ranks(Size size, Key key) : size_(size), key_(key) {
+    Word low = ~Word{0}, high = 0;
+    for (Size i = 0; i < size; ++i) {
+      low = std::min(low, key(i));
+      high = std::max(high, key(i));
+    }
+    low_ = low;
+    while ((high - low) >> shift_ >> kDigit) ++shift_;
+    // Neighbours are counted apart: of two additions at one place, the second waits for the first.
+    each([&](Word k, Size i) { ++counts_[i & 1][digit_of(k)]; });
   }
-  int shift = 0;
-  while ((high - low) >> shift >> kDigit) ++shift;
+
+  // The entry of a rank, from 0.
+  Ranked<Word> find(Size rank) const {
+    Word digit = 0;
+    Size ties;
+    for (;; ++digit) {
+      ties = counts_[0][digit] + counts_[1][digit];
+      if (rank < ties) break;
+      rank -= ties;
+    }
+    if (shift_ == 0) return {low_ + digit, rank, ties};
+    // Writing always and moving on sometimes has no branch to be guessed.
+    std::vector<Word> few(ties + 1);
+    Size found = 0;
+    each([&](Word k, Size) {
+      few[found] = k;
+      found += digit_of(k) == digit;
+    });
+    return Ranks<Word, Listed<Word>>(ties, {few.data()}).find(rank);
+  }
+
+ private:
+  static constexpr int kDigit = 11;
+
+  Word digit_of(Word key) const { return (key - low_) >> shift_; }
+
   // Keys of a block are formed together, and then looked at one by one.
-  constexpr Size kBlock = 512;
-  Word keys[kBlock];
-  const auto blocks = [&](auto&& look) {
-    for (Size first = 0; first < size; first += kBlock) {
-      const Size count = std::min(kBlock, size - first);
-      for (Size i = 0; i < count; ++i) keys[i] = key(first + i);
+  template <typename F>
+  void each(F&& look) const {
+    constexpr Size kBlock = 512;
+    Word keys[kBlock];
+    for (Size first = 0; first < size_; first += kBlock) {
+      const Size count = std::min(kBlock, size_ - first);
+      for (Size i = 0; i < count; ++i) keys[i] = key_(first + i);
       for (Size i = 0; i < count; ++i) look(keys[i], i);
     }
-  };
-  // Neighbours are counted apart: of two additions at one place, the second waits for the first.
-  Size counts[2][1 << kDigit] = {};
-  blocks([&](Word k, Size i) { ++counts[i & 1][(k - low) >> shift]; });
-  Word digit = 0;
-  Size ties;
-  for (;; ++digit) {
-    ties = counts[0][digit] + counts[1][digit];
-    if (rank < ties) break;
-    rank -= ties;
   }
-  if (shift == 0) return {low + digit, rank, ties};
-  // Writing always and moving on sometimes has no branch to be guessed.
-  std::vector<Word> few(ties + 1);
-  Size found = 0;
-  blocks([&](Word k, Size) {
-    few[found] = k;
-    found += (k - low) >> shift == digit;
-  });
-  return nth<Word>(ties, rank, Listed<Word>{few.data()});
-}
+
+  Size size_;
+  Key key_;
+  Word low_;
+  int shift_ = 0;
+  Size counts_[2][1 << kDigit] = {};
+};
+
+template <typename T>
+using RanksOf = Ranks<Bits<T>, Keys<T>>;
 
 // Scores that are looked at together.
 constexpr Size kChunk = 1024;
@@ -151,7 +178,7 @@ void clear_first(const T* entries, Bits<T> key, Size count, std::uint8_t* keep) 
 template <typename T>
 void drop_lowest(const T* scores, Size size, Size count, std::uint8_t* keep) {
   if (count == 0) return;
-  const auto last = nth<Bits<T>>(size, count - 1, [=](Size i) { return key_of(scores[i]); });
+  const auto last = RanksOf<T>(size, {scores}).find(count - 1);
   for (Size i = 0; i < size; ++i) keep[i] = key_of(scores[i]) >= last.key;
   clear_first(scores, last.key, last.rank + 1, keep);
 }
@@ -163,8 +190,11 @@ void drop_nearest_zero(const T* values, Size size, Size below, Size positive, Si
   const auto key = [=](Size i) { return key_of(values[i]); };
   const Bits<T> zero = key_of(T{0});  // nothing has the key below, that of -0
   Ranked<Bits<T>> low{zero - 1, 0, 0}, high = low;
-  if (negative > 0) low = nth<Bits<T>>(size, below - negative, key);
-  if (positive > 0) high = nth<Bits<T>>(size, below + positive - 1, key);
+  if (negative > 0 || positive > 0) {
+    const RanksOf<T> ranks(size, {values});
+    if (negative > 0) low = ranks.find(below - negative);
+    if (positive > 0) high = ranks.find(below + positive - 1);
+  }
   for (Size i = 0; i < size; ++i) keep[i] = !((key(i) > low.key) & (key(i) < high.key));
   if (negative > 0) clear_first(values, low.key, low.ties - low.rank, keep);
   if (positive > 0) clear_first(values, high.key, high.rank + 1, keep);
@@ -173,9 +203,8 @@ void drop_nearest_zero(const T* values, Size size, Size below, Size positive, Si
 template <typename T>
 void settle(Best<T>& best) {
   if (best.size <= best.count) return;
-  const auto key = [&](Size i) { return key_of(best.scores[i]); };
   // Of those equal to the worst one kept, the first ones are kept.
-  const auto worst = nth<Bits<T>>(best.size, best.size - best.count, key);
+  const auto worst = RanksOf<T>(best.size, {best.scores}).find(best.size - best.count);
   const T bar = number_of<T>(worst.key);
   Size ties = worst.ties - worst.rank, kept = 0;
   for (Size i = 0; i < best.size; ++i) {

@@ -33,7 +33,8 @@ def merged(
 
     Returns:
         The new pointers and columns; the origin of each new connection, int32: its number before,
-        or -1 - i for the i-th grown one; and -1, or the first grown position that was there already.
+        or -1 - i for the i-th grown one; and -1, or the first grown position that was there
+        already.
     """
     kept = int(torch.count_nonzero(keep))
     if not extension.usable(rows[1], keep, grown):
