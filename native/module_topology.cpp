@@ -98,7 +98,7 @@ void free_at(Address indptr, Address indices, Size rows, Size columns, Size nnz,
 
 Size merge(Address indptr, Address indices, Size rows, Size columns, Size nnz, Address keep,
            Size kept, Address grown, Size count, Address new_indptr, Address new_indices,
-           Address fresh) {
+           Address origin) {
   const Rows old = rows_at(indptr, indices, rows, columns, nnz);
   const auto* const added = array<const Size>("grown", grown, count);
   check_rising("grown", added, count, rows * columns);
@@ -107,7 +107,7 @@ Size merge(Address indptr, Address indices, Size rows, Size columns, Size nnz, A
   return rewire(old, flags_at("keep", keep, nnz, kept), kept, added, count,
                 {array<Size>("new_indptr", new_indptr, rows + 1),
                  array<std::int32_t>("new_indices", new_indices, room),
-                 array<std::uint8_t>("fresh", fresh, room)});
+                 array<std::int32_t>("origin", origin, room)});
 }
 
 void survivors(int itemsize, Address entries, Address keep, Size size, Size kept, Address out) {
@@ -118,20 +118,21 @@ void survivors(int itemsize, Address entries, Address keep, Size size, Size kept
   });
 }
 
-void moved(int itemsize, Address old, Address keep, Size old_size, Address start, Address order,
-           Size grown, Address fresh, Size new_size, Address made) {
-  check_size("grown", grown, new_size);
-  const auto* const places = optional<const Size>(order);
-  for (Size i = 0; places && i < grown; ++i)
-    if (places[i] < 0 || places[i] >= grown)
-      fail("order must be in [0, " + number(grown) + "), got " + number(places[i]));
-  const auto* const kept = flags_at("keep", keep, old_size, new_size - grown);
-  const auto* const added = flags_at("fresh", fresh, new_size, grown);
+void moved(int itemsize, Address old, Size old_size, Address start, Size grown, Address origin,
+           Size size, Address made, int threads) {
+  const auto* const origins = array<const std::int32_t>("origin", origin, size);
+  std::int32_t least = 0, most = -1;
+  for (Size i = 0; i < size; ++i) {
+    least = std::min(least, origins[i]);
+    most = std::max(most, origins[i]);
+  }
+  if (least < -grown || most >= old_size)
+    fail("origin must be in [" + number(-grown) + ", " + number(old_size) + "), got " +
+         number(least) + " to " + number(most));
   with_word(itemsize, [&](auto zero) {
     using Word = decltype(zero);
-    carry(array<const Word>("old", old, old_size), kept, old_size,
-          array<const Word>("start", start, grown), places, grown, added, new_size,
-          array<Word>("made", made, new_size));
+    carry(array<const Word>("old", old, old_size), array<const Word>("start", start, grown),
+          origins, size, array<Word>("made", made, size), threads);
   });
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "pool.h"
+
 namespace regrow {
 
 using Size = std::int64_t;
@@ -26,7 +28,6 @@ Size rewire(const Rows& old, const std::uint8_t* keep, Size kept, const Size* gr
             const Rewired& made) {
   const Size room = kept + count;
   Size slot = 0, next = 0;
-  std::fill_n(made.fresh, room, 0);
   made.indptr[0] = 0;
   for (Size row = 0; row < old.rows; ++row) {
     const Size start = row * old.columns, stop = start + old.columns;
@@ -37,16 +38,18 @@ Size rewire(const Rows& old, const std::uint8_t* keep, Size kept, const Size* gr
       for (; k < end && old.indices[k] < column; ++k) {
         if (slot == room) break;
         made.indices[slot] = old.indices[k];
+        made.origin[slot] = static_cast<std::int32_t>(k);
         slot += keep[k] != 0;
       }
       const bool there = k < end && old.indices[k] == column && keep[k];
       const bool twice = next > 0 && grown[next] == grown[next - 1];
       if (there || twice || slot == room) return grown[next];
       made.indices[slot] = static_cast<std::int32_t>(column);
-      made.fresh[slot++] = 1;
+      made.origin[slot++] = static_cast<std::int32_t>(~next);
     }
     for (; k < end && slot < room; ++k) {
       made.indices[slot] = old.indices[k];
+      made.origin[slot] = static_cast<std::int32_t>(k);
       slot += keep[k] != 0;
     }
     made.indptr[row + 1] = slot;
@@ -64,34 +67,23 @@ void compress(const Word* entries, const std::uint8_t* keep, Size size, Size kep
 }
 
 template <typename Word>
-void carry(const Word* old, const std::uint8_t* keep, Size old_size, const Word* start,
-           const Size* order, Size grown, const std::uint8_t* fresh, Size new_size, Word* made) {
-  constexpr Size kBlock = 1024;
-  Word kept[kBlock + 1];
-  Size ready = 0, used = 0, next = 0, started = 0;
-  for (Size slot = 0; slot < new_size; ++slot) {
-    if (used == ready) {
-      for (used = ready = 0; ready == 0 && next < old_size;) {
-        const Size last = std::min(old_size, next + kBlock);
-        for (; next < last; ++next) {
-          kept[ready] = old[next];
-          ready += keep[next] != 0;
-        }
-      }
-      if (ready == 0) kept[0] = Word{0};
+void carry(const Word* old, const Word* start, const std::int32_t* origin, Size size, Word* made,
+           int threads) {
+  constexpr Size kBlock = 1 << 16;
+  // Looked up, as a branch would be guessed wrong time and again.
+  const Word* const entries[] = {old, start};
+  parallel((size + kBlock - 1) / kBlock, threads, [&](Size block, int) {
+    const Size last = std::min(size, (block + 1) * kBlock);
+    for (Size i = block * kBlock; i < last; ++i) {
+      const Size from = origin[i], grown = from < 0;
+      made[i] = entries[grown][from ^ -grown];
     }
-    const bool is_new = fresh[slot] != 0 && started < grown;
-    const Word* const from = is_new ? start + (order ? order[started] : started) : kept + used;
-    made[slot] = *from;
-    started += is_new;
-    used += !is_new && used < ready;
-  }
+  });
 }
 
 #define REGROW_REWIRE(Word)                                                                     \
   template void compress<Word>(const Word*, const std::uint8_t*, Size, Size, Word*);            \
-  template void carry<Word>(const Word*, const std::uint8_t*, Size, const Word*, const Size*,   \
-                            Size, const std::uint8_t*, Size, Word*);
+  template void carry<Word>(const Word*, const Word*, const std::int32_t*, Size, Word*, int);
 REGROW_REWIRE(std::uint8_t)
 REGROW_REWIRE(std::uint16_t)
 REGROW_REWIRE(std::uint32_t)

@@ -15,11 +15,12 @@ struct Rows {
 // Replaces rising ranks by the positions without a connection that have these ranks.
 void free_positions(const Rows& taken, std::int64_t* ranks, std::int64_t count);
 
-// The new pointers, the new columns, and a mark on each that is grown.
+// The new pointers, the new columns, and the origin of each: the connection before that it was, or -1
+// less the place of a grown one among these.
 struct Rewired {
   std::int64_t* indptr;
   std::int32_t* indices;
-  std::uint8_t* fresh;
+  std::int32_t* origin;
 };
 
 // Returns -1, or the first grown position that is there already; `grown` must not fall.
@@ -31,11 +32,10 @@ template <typename Word>
 void compress(const Word* entries, const std::uint8_t* keep, std::int64_t size, std::int64_t kept,
               Word* out);
 
-// One entry per new connection: the start of the next grown one where `fresh`, else the next kept.
-// `order` says which start belongs to each grown one; without it they are in order.
+// One entry per new connection, by its origin: that of the connection before, or the start of the
+// grown one.
 template <typename Word>
-void carry(const Word* old, const std::uint8_t* keep, std::int64_t old_size, const Word* start,
-           const std::int64_t* order, std::int64_t grown, const std::uint8_t* fresh,
-           std::int64_t new_size, Word* made);
+void carry(const Word* old, const Word* start, const std::int32_t* origin, std::int64_t size,
+           Word* made, int threads);
 
 }  // namespace regrow

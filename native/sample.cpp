@@ -62,6 +62,14 @@ class Random {
 class Sorter {
  public:
   void sort(std::vector<Word>& keys, Word width) {
+    if (dense(keys, width)) {
+      mark(keys, width);
+      Size found = 0;
+      for (Word word = 0; word < marks_.size(); ++word)
+        for (Word left = marks_[word]; left; left &= left - 1)
+          keys[found++] = word * kBits + static_cast<Word>(__builtin_ctzll(left));
+      return keys.resize(found);
+    }
     const Size count = static_cast<Size>(keys.size());
     if (count > 1) {
       spread(keys, count, width);
@@ -75,7 +83,33 @@ class Sorter {
     keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
   }
 
+  // How many would be left; the numbers may be sorted afterwards or not.
+  Word distinct(std::vector<Word>& keys, Word width) {
+    if (dense(keys, width)) return mark(keys, width);
+    sort(keys, width);
+    return keys.size();
+  }
+
  private:
+  static constexpr Word kBits = 64;
+
+  // Whether a bit for each number of the range takes little more room than the keys.
+  static bool dense(const std::vector<Word>& keys, Word width) {
+    return width / kBits <= 2 * keys.size();
+  }
+
+  // Sets the bit of each key, and returns how many are set.
+  Word mark(const std::vector<Word>& keys, Word width) {
+    marks_.assign(width / kBits + 1, 0);
+    Word found = 0;
+    for (const Word key : keys) {
+      Word& marks = marks_[key / kBits];
+      found += ~(marks >> key % kBits) & 1;
+      marks |= Word{1} << key % kBits;
+    }
+    return found;
+  }
+
   // Puts each key near its place: equal shares of the range, one for each key, in order.
   void spread(std::vector<Word>& keys, Size count, Word width) {
     const double scale = static_cast<double>(count) / static_cast<double>(width);
@@ -91,7 +125,7 @@ class Sorter {
   }
 
   std::vector<Size> starts_;
-  std::vector<Word> from_;
+  std::vector<Word> from_, marks_;
 };
 
 // The range in buckets of equal width, with as many draws each as fit in the first-level cache.
@@ -124,8 +158,8 @@ class Buckets {
       for (Size b = 0; b < size(); ++b)
         if (drawn_[b] != before[b]) changed.push_back(b);
       in_parallel(static_cast<Size>(changed.size()), threads, [&](Size i, Sorter& sorter, auto& keys) {
-        make(changed[i], sorter, keys);
-        distinct_[changed[i]] = keys.size();
+        make(changed[i], keys);
+        distinct_[changed[i]] = sorter.distinct(keys, width(changed[i]));
       });
       missing = count;
       for (const Word found : distinct_) missing -= found;
@@ -138,7 +172,8 @@ class Buckets {
     std::vector<Size> offset(size() + 1, 0);
     for (Size b = 0; b < size(); ++b) offset[b + 1] = offset[b] + static_cast<Size>(distinct_[b]);
     in_parallel(size(), threads, [&](Size b, Sorter& sorter, std::vector<Word>& keys) {
-      make(b, sorter, keys);
+      make(b, keys);
+      sorter.sort(keys, width(b));
       emit(first(b), first(b) + width(b), keys.data(), static_cast<Size>(keys.size()), offset[b]);
     });
   }
@@ -147,12 +182,11 @@ class Buckets {
   static constexpr Word kDraws = 1024;
   static constexpr Size kBucketsPerUnit = 64;
 
-  void make(Size bucket, Sorter& sorter, std::vector<Word>& keys) const {
+  void make(Size bucket, std::vector<Word>& keys) const {
     Random random(seed_, static_cast<Word>(bucket) + 1);
     const Word span = width(bucket);
     keys.resize(drawn_[bucket]);
     for (Word& key : keys) key = random.below(span);
-    sorter.sort(keys, span);
   }
 
   template <typename F>

@@ -133,12 +133,14 @@ def test_bad_arguments_of_the_native_merge_are_refused() -> None:
     flags, entries = keep.data_ptr(), torch.zeros(2)
     with pytest.raises(ValueError, match="itemsize must be 1, 2, 4 or 8, got 3"):
         native.survivors(3, entries.data_ptr(), flags, 2, 1, out.data_ptr())
-    order = torch.tensor([1])
-    with pytest.raises(ValueError, match=re.escape("order must be in [0, 1), got 1")):
-        native.carry(
-            *(4, entries.data_ptr(), flags, 2, entries.data_ptr(), order.data_ptr(), 1),
-            *(flags, 2, out.data_ptr()),
-        )
+    for origins in ([0, -2], [-1, 2]):
+        origin = torch.tensor(origins, dtype=torch.int32)
+        sentence = f"origin must be in [-1, 2), got {min(origins)} to {max(origins)}"
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            native.carry(
+                *(4, entries.data_ptr(), 2, entries.data_ptr(), 1),
+                *(origin.data_ptr(), 2, out.data_ptr(), 1),
+            )
     indptr = torch.tensor([0, 1, 2])
     taken = indptr.data_ptr(), columns.data_ptr(), 2, 4, 2
     with pytest.raises(ValueError, match=re.escape("ranks must be in [0, 6), got 8 to 8")):

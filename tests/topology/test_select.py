@@ -106,6 +106,32 @@ def test_highest_of_many_throws_the_worse_away_on_the_way() -> None:
         assert all(torch.equal(a, b) for a, b in zip(found, twin, strict=True))
 
 
+@dtypes
+def test_highest_in_wide_rows_with_room_to_spare_and_without(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    topology = Topology((3, 2500), torch.randperm(7500, generator=generator)[:900])
+    table = torch.randn(7500, generator=generator).mul_(20).round_().to(dtype)
+    table[::50] = torch.nan
+    for count in (1, 1500, 6600):
+        scores, positions = by_torch(offered, table, topology, count, 2)
+        found = offered(table, topology, count, 2)
+        assert torch.equal(found[0], scores)
+        assert torch.equal(found[1], positions)
+        if extension.native is None:
+            continue
+        held = torch.empty(count + 1, dtype=dtype), torch.empty(count + 1, dtype=torch.int64)
+        indptr, indices = topology.csr()
+        kind = "HighestFloat" if dtype == torch.float32 else "HighestDouble"
+        best = getattr(extension.native, kind)(
+            *(held[0].data_ptr(), held[1].data_ptr(), count + 1, count),
+            *(indptr.data_ptr(), indices.data_ptr(), 3, 2500, 900),
+        )
+        best.offer(table.data_ptr(), 0, 3)
+        assert best.settle() == count
+        assert torch.equal(held[0][:count], scores)
+        assert torch.equal(held[1][:count], positions)
+
+
 @needs_native
 def test_bad_arguments_of_native_selection_are_refused() -> None:
     native, scores = extension.native, torch.zeros(4)

@@ -32,15 +32,16 @@ def merged(
         grown: Flat positions, int64, never falling, inside the shape.
 
     Returns:
-        The new pointers and columns; which of the new connections are grown, bool; and -1, or the
-        first grown position that was there already.
+        The new pointers and columns; the origin of each new connection, int32: its number before,
+        or -1 - i for the i-th grown one; and -1, or the first grown position that was there
+        already.
     """
     kept = int(torch.count_nonzero(keep))
     if not extension.usable(rows[1], keep, grown):
         return _merged(rows, columns, keep, grown)
     (indptr, indices), keep, grown = rows, keep.contiguous(), grown.contiguous()
     made = kept + grown.numel()
-    new = torch.empty_like(indptr), indices.new_empty(made), keep.new_empty(made)
+    new = torch.empty_like(indptr), indices.new_empty(made), indices.new_empty(made)
     clash = extension.native.rewire(
         indptr.data_ptr(),
         indices.data_ptr(),
@@ -69,9 +70,12 @@ def _merged(
     positions = kept.new_empty(len(fresh))
     positions[~fresh] = kept
     positions[fresh] = grown
+    origin = indices.new_empty(len(fresh))
+    origin[~fresh] = keep.nonzero().view(-1).int()
+    origin[fresh] = torch.arange(-1, -1 - len(grown), -1, dtype=torch.int32, device=grown.device)
     repeated = positions[1:][positions[1:] == positions[:-1]]
     clash = int(repeated[0]) if len(repeated) else -1
-    return *compressed(positions, indptr.numel() - 1, columns), fresh, clash
+    return *compressed(positions, indptr.numel() - 1, columns), origin, clash
 
 
 def compressed(positions: Tensor, rows: int, columns: int) -> Rows:
@@ -103,35 +107,30 @@ def survivors(entries: Tensor, keep: Tensor) -> Tensor:
     return found
 
 
-def carried(
-    old: Tensor, start: Tensor, keep: Tensor, fresh: Tensor, order: Tensor | None
-) -> Tensor:
-    """One entry per new connection: kept ones in their order, and the starts of grown ones.
+def carried(old: Tensor, start: Tensor, origin: Tensor) -> Tensor:
+    """One entry per new connection: those of kept ones, and the starts of grown ones.
 
     Args:
         old: One entry per old connection ``[old nnz]``.
-        start: One per grown connection ``[grown]``, of the dtype of ``old``.
-        keep: Which old connections stay, bool ``[old nnz]``.
-        fresh: Which new connections are grown, bool ``[new nnz]``.
-        order: Which start belongs to each grown connection; None: they are in order.
+        start: One per grown connection ``[grown]``, by position, of the dtype of ``old``.
+        origin: Of each new connection, as ``merged`` returns it.
     """
-    if not extension.usable(old, start, keep, fresh) or old.itemsize not in _WORDS:
-        new = old.new_empty(len(fresh))
-        new[~fresh] = old[keep]
-        new[fresh] = start if order is None else start[order]
+    if not extension.usable(old, start, origin) or old.itemsize not in _WORDS:
+        new, fresh = old.new_empty(len(origin)), origin < 0
+        new[~fresh] = old[origin[~fresh]]
+        new[fresh] = start
         return new
-    old, start, keep = old.detach().contiguous(), start.detach().contiguous(), keep.contiguous()
-    new = old.new_empty(len(fresh))
+    old, start = old.detach().contiguous(), start.detach().contiguous()
+    new = old.new_empty(len(origin))
     extension.native.carry(
         old.itemsize,
         old.data_ptr(),
-        keep.data_ptr(),
         old.numel(),
         start.data_ptr(),
-        0 if order is None else order.data_ptr(),
         start.numel(),
-        fresh.data_ptr(),
+        origin.data_ptr(),
         new.numel(),
         new.data_ptr(),
+        torch.get_num_threads(),
     )
     return new

@@ -361,12 +361,12 @@ class Topology:
         if not rising(grown):
             grown, order = grown.sort()
         self._check_inside(grown)
-        indptr, indices, fresh, clash = merged(self.csr(), self.matrix_shape[1], keep, grown)
+        indptr, indices, origin, clash = merged(self.csr(), self.matrix_shape[1], keep, grown)
         if clash >= 0:
             raise _repeated(self._shape, clash)
         topology = self.trusted(self._shape, indptr, indices)
         topology._claim = self.structure
-        return Rewiring(topology, keep, fresh, order, grown.numel())
+        return Rewiring(topology, keep, origin, order, grown.numel())
 
     def _check_distinct(self, ordered: Tensor) -> None:
         self._check_inside(ordered)
@@ -418,7 +418,8 @@ class Rewiring:
     Attributes:
         topology: The new topology.
         keep: Which old connections stay, bool ``[old nnz]``.
-        fresh: Which new connections are grown, bool ``[new nnz]``.
+        origin: Of each new connection, int32 ``[new nnz]``: its number before, or -1 - i for the
+            i-th grown one by position.
         order: For each grown connection, by position, its place in the order they were given;
             None where they were given by position.
         grown: Number of added connections.
@@ -426,9 +427,14 @@ class Rewiring:
 
     topology: Topology
     keep: Tensor
-    fresh: Tensor
+    origin: Tensor
     order: Tensor | None
     grown: int
+
+    @property
+    def fresh(self) -> Tensor:
+        """Which new connections are grown, bool ``[new nnz]``; computed at each call."""
+        return self.origin < 0
 
     def carry(self, old: Tensor, start: Tensor) -> Tensor:
         """Move one number per connection to the new topology, in its order.
@@ -448,7 +454,8 @@ class Rewiring:
                 f"start of grown connections must have shape ({self.grown},), "
                 f"got {tuple(start.shape)}"
             )
-        return carried(old, start.to(old), self.keep, self.fresh, self.order)
+        start = start.to(old)
+        return carried(old, start if self.order is None else start[self.order], self.origin)
 
     def survivors(self, old: Tensor) -> Tensor:
         """The entries of connections that stay, in their order, of one per old connection."""
