@@ -62,7 +62,7 @@ sanitize: $(VENV)/.dev  ## run the tests of the C++ code with AddressSanitizer a
 	@.ci/sanitize/run
 
 .PHONY: bench
-bench: $(VENV)/.dev  ## run all benchmarks, 25 minutes on an idle machine; REFERENCE=folder of published code
+bench: $(VENV)/.dev  ## run all benchmarks, 40 minutes on an idle machine; REFERENCE=folder of published code
 	@$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
 	@$(BIN)/python benchmarks/everything.py $(if $(REFERENCE),--reference $(REFERENCE))
 

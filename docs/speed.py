@@ -26,6 +26,11 @@ def _read(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def _those(*names: str) -> list[Any]:
+    """What there is of these; a run that takes long need not have been made."""
+    return [_read(name) for name in names if (RESULTS / f"{name}.json").exists()]
+
+
 def _lines(rows: list[list[str]]) -> str:
     head, *rest = rows
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rest])
@@ -108,13 +113,9 @@ def peers() -> str:
 
 def products() -> str:
     """Every situation of one thread at batch 128."""
-    found = _read("products")
     rows = [["inputs x outputs", "density", "regrow, ms", *PEERS.values()]]
-    measured = list(found["threads"]["1"])
-    for name in ("products-8192", "products-65536"):
-        if (RESULTS / f"{name}.json").exists():
-            measured += _read(name)["threads"]["1"]
-    rows += [_product(row) for row in measured if row["batch"] == 128]
+    for found in _those("products", "products-8192", "products-65536"):
+        rows += [_product(row) for row in found["threads"]["1"] if row["batch"] == 128]
     return _lines(rows)
 
 
@@ -146,16 +147,16 @@ def steps() -> str:
 
 def epochs() -> str:
     """Epochs of SET networks against the published code."""
-    found = _read("epochs")
+    runs = _those("epochs", "epochs-largest")
     rows = [["network", "code", "a step, ms", "an update, ms", "an epoch, s", "against regrow"]]
-    for network in found["networks"]:
+    for network in (network for found in runs for network in found["networks"]):
         base = next(iter(network["times"].values()))["epoch"]
         for code, taken in network["times"].items():
             times = [f"{1e3 * taken['step']:.2f}", f"{1e3 * taken['update']:.1f}"]
             sizes = "-".join(map(str, network["sizes"]))
             against = f"{taken['epoch'] / base:.1f}x"
             rows.append([sizes, code, *times, f"{taken['epoch']:.2f}", against])
-    return f"{_lines(rows)}\n\nEpsilon {found['epsilon']}. {_machine(found)}."
+    return f"{_lines(rows)}\n\nEpsilon {runs[0]['epsilon']}. {_machine(runs[0])}."
 
 
 def updates() -> str:
@@ -174,10 +175,8 @@ def scale() -> str:
     """Building, training and rewiring very wide networks."""
     head = ["neurons", "epsilon", "connections", "build, s", "step, s", "update, s"]
     rows = [[*head, "epoch, s", "peak, bytes a connection", "peak / held"]]
-    for name in ("scale", "scale-largest"):
-        if not (RESULTS / f"{name}.json").exists():
-            continue
-        for size in _read(name)["sizes"]:
+    for found in _those("scale", "scale-largest"):
+        for size in found["sizes"]:
             peak = max(size["peak_training"], size["peak_update"])
             times = (f"{size['seconds'][part]:.3g}" for part in ("build", "step", "update"))
             rows.append(
