@@ -248,25 +248,49 @@ void forward_by_rows(const Forward<T>& p, const Kernels<T>& k, const Tiles& tile
 // As many samples as one vector holds, in row order: see `rows_tile`.
 template <typename T>
 void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
-  const Tiles tiles = tiles_of(p.batch, k.lanes * Size{sizeof(T)}, k);
-  const std::int32_t width = tiles.width;
+  Tiles tiles = tiles_of(p.batch, k.lanes * Size{sizeof(T)}, k);
+  const std::int32_t width = tiles.width, samples = static_cast<std::int32_t>(p.batch);
   Scratch scratch;
   const Size rows = whole_lines<T>(p.n_out * width), columns = whole_lines<T>(p.n_in * width);
   char* const room = scratch.get<char>(rows + 2 * columns);
   T* const x = reinterpret_cast<T*>(room + rows);
-  T* const dx = p.dx ? reinterpret_cast<T*>(room + rows + columns) : nullptr;
   const T* const grad = pack(p.grad, p.n_out, tiles, reinterpret_cast<T*>(room), threads, p.y);
   if (p.dbias) add_samples(grad, p.n_out, tiles, p.dbias, threads);
-  if (p.dvalues) pack(p.x, p.n_in, tiles, x, threads);
-  // Every thread has columns of its own, so that nobody else adds to their sums.
-  const Size step = ceil_div(ceil_div(p.n_in, threads), kAlign) * kAlign;
-  parallel(ceil_div(p.n_in, step), threads, [&](Size part, int) {
+  RowsUnit<T> all{grad, x, p.values, p.indptr, p.indices, nullptr, p.dvalues, p.n_in,
+                  p.n_out, 0, p.n_out, 0, p.n_in, width};
+  const auto unpack = [&](const T* dx, Size first, Size last, std::int32_t pitch) {
+    k.unpack({dx, p.dx, p.n_in, first, last, pitch, samples});
+  };
+  if (threads == 1 && p.dx && p.dvalues) {
+    tiles.width = tiles.last = 2 * width;  // the zeros behind the samples are the sums to be
+    pack(p.x, p.n_in, tiles, x, threads);
     const FlushDenormals flushed;
-    const Size first = part * step, last = std::min(p.n_in, first + step);
-    if (dx) std::fill(dx + first * width, dx + last * width, T(0));
-    k.backward_rows({grad, x, p.values, p.indptr, p.indices, dx, p.dvalues, p.n_in, p.n_out, first,
-                     last, width});
-    if (dx) k.unpack({dx, p.dx, p.n_in, first, last, width, static_cast<std::int32_t>(p.batch)});
+    all.dx = x + width;
+    k.backward_rows(all);
+    return unpack(all.dx, 0, p.n_in, 2 * width);
+  }
+  // Some threads have rows, whose values nobody else writes, and others columns, to whose sums nobody
+  // else adds.
+  T* const dx = reinterpret_cast<T*>(room + rows + columns);
+  const Size by_columns = !p.dx ? 0 : !p.dvalues ? threads : std::max(1, threads / 2);
+  const Size by_rows = !p.dvalues ? 0 : std::max<Size>(1, threads - by_columns);
+  const Size step = ceil_div(ceil_div(p.n_in, std::max<Size>(1, by_columns)), kAlign) * kAlign;
+  if (p.dvalues) pack(p.x, p.n_in, tiles, x, threads);
+  parallel(by_columns + by_rows, threads, [&](Size part, int) {
+    const FlushDenormals flushed;
+    RowsUnit<T> unit = all;
+    if (part >= by_columns) {
+      unit.first_row = split(p.indptr, p.n_out, part - by_columns, by_rows);
+      unit.last_row = split(p.indptr, p.n_out, part - by_columns + 1, by_rows);
+      return k.backward_rows(unit);
+    }
+    unit.first = std::min(p.n_in, part * step);
+    unit.last = std::min(p.n_in, unit.first + step);
+    unit.dx = dx;
+    unit.dvalues = nullptr;
+    std::fill(dx + unit.first * width, dx + unit.last * width, T(0));
+    k.backward_rows(unit);
+    unpack(dx, unit.first, unit.last, width);
   });
 }
 
@@ -293,6 +317,7 @@ void run(const Backward<T>& product, int threads) {
   if (p.dbias) std::fill(p.dbias, p.dbias + p.n_out, T(0));
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
   const Kernels<T>& k = product_kernels<T>();
+  if (p.dvalues) prefer_large_pages(p.dvalues, static_cast<std::size_t>(p.nnz) * sizeof(T));
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
   if (p.indptr && p.indices && p.batch <= k.lanes) return backward_in_rows(p, k, threads);
   const BackwardPlan plan = regrow::plan(p, k);

@@ -314,8 +314,9 @@ REGROW_INLINE void prefetch_block(const BackwardUnit<T>& unit, int64_t column, i
 }
 
 template <typename T, int L, int N, bool NeedX, bool NeedValues>
-void backward_tile(const BackwardUnit<T>& unit) {
+void backward_tile(const BackwardUnit<T>& given) {
   using V = Vector<T, L>;
+  const BackwardUnit<T> unit = given;  // which no store can reach, so that it stays in registers
   constexpr int width = L * N;
   const int64_t all = unit.t_indptr[unit.n_in];
   alignas(64) T x_block[kBlock * width];
@@ -523,12 +524,15 @@ void backward_any(const BackwardUnit<T>& unit) {
 //
 // Where a tile is one vector wide at most, values and their gradients, which lie all over the memory
 // in column order, cost more than the samples.  In row order they are read and written front to back,
-// and what is hit at random are sums and activations of a column: one vector each.
+// and what is hit at random are sums and activations of a column: one vector each, side by side.
+
+template <int L, bool NeedX, bool NeedValues>
+constexpr int64_t kColumn = NeedX && NeedValues ? 2 * L : L;
 
 template <typename T, int L, bool NeedX, bool NeedValues>
 REGROW_INLINE Vector<T, L> rows_step(const RowsUnit<T>& unit, int64_t k, Vector<T, L> g) {
   using V = Vector<T, L>;
-  const int64_t place = static_cast<int64_t>(unit.indices[k]) * L;
+  const int64_t place = unit.indices[k] * kColumn<L, NeedX, NeedValues>;
   if constexpr (NeedX) {
     T* const dx = unit.dx + place;
     *reinterpret_cast<V*>(dx) = load<V>(dx) + unit.values[k] * g;
@@ -538,12 +542,13 @@ REGROW_INLINE Vector<T, L> rows_step(const RowsUnit<T>& unit, int64_t k, Vector<
 }
 
 template <typename T, int L, bool NeedX, bool NeedValues>
-void rows_tile(const RowsUnit<T>& unit) {
+void rows_tile(const RowsUnit<T>& given) {
   using V = Vector<T, L>;
+  const RowsUnit<T> unit = given;  // which no store can reach, so that it stays in registers
   constexpr int G = kGroup<T, L>;
   const bool whole = unit.first == 0 && unit.last == unit.n_in;
   const int64_t all = unit.indptr[unit.n_out] - 1;
-  for (int64_t row = 0; row < unit.n_out; ++row) {
+  for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
     int64_t k = unit.indptr[row], end = unit.indptr[row + 1];
     if (!whole) {
       k = passes(unit.indices, k, end, unit.first);
@@ -554,9 +559,10 @@ void rows_tile(const RowsUnit<T>& unit) {
     for (; k + G <= end; k += G) {
       for (int i = 0; i < G; ++i) {
         const int64_t later = k + i + kAhead < all ? k + i + kAhead : all;
-        const int64_t place = static_cast<int64_t>(unit.indices[later]) * L;
+        const int64_t place = unit.indices[later] * kColumn<L, NeedX, NeedValues>;
         if constexpr (NeedX) __builtin_prefetch(unit.dx + place, 1, 3);
-        if constexpr (NeedValues) __builtin_prefetch(unit.x + place, 0, 3);
+        if constexpr (NeedValues && (!NeedX || 2 * L * sizeof(T) > 64))
+          __builtin_prefetch(unit.x + place, 0, 3);
       }
       for (int i = 0; i < G; ++i) products[i] = rows_step<T, L, NeedX, NeedValues>(unit, k + i, g);
       if constexpr (NeedValues) store_unaligned<T, G>(unit.dvalues + k, sums_of<T, L>(products));

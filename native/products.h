@@ -67,19 +67,22 @@ struct BackwardUnit {
   FeatureBlocks<T> blocks;
 };
 
-// Connections in columns [first, last) of the weight, in row order, one narrow tile: dx = W^T dy and
-// dW = dy x^T at the connections.
+// Connections of some rows, or in columns [first, last) of the weight, in row order, one narrow tile:
+// dx = W^T dy and dW = dy x^T at the connections.  Where both are wanted, dx follows x in one array
+// [n_in, 2, width], so that a connection meets one place of the memory and not two.
 template <typename T>
 struct RowsUnit {
   const T* grad;  // packed, [n_out, width]
-  const T* x;     // packed, [n_in, width]
+  const T* x;     // packed, [n_in, width] or as said above; null if dvalues are not wanted
   const T* values;
   const std::int64_t* indptr;
   const std::int32_t* indices;
-  T* dx;       // packed, [n_in, width], zero at first; null if not wanted
+  T* dx;       // packed like x, zero at first; null if not wanted
   T* dvalues;  // null if not wanted
   std::int64_t n_in;
   std::int64_t n_out;
+  std::int64_t first_row;
+  std::int64_t last_row;
   std::int64_t first;
   std::int64_t last;
   std::int32_t width;

@@ -28,6 +28,21 @@ inline std::int64_t level2_bytes() {
   return bytes;
 }
 
+constexpr std::size_t kLargePage = std::size_t{2} << 20;
+
+// Asks that memory which is written for the first time soon be made of large pages, as far as it holds
+// whole ones: to get small ones, one by one, takes longer than to fill them.
+inline void prefer_large_pages(void* memory, std::size_t bytes) {
+#if defined(__linux__)
+  const auto start = reinterpret_cast<std::uintptr_t>(memory);
+  const std::uintptr_t first = (start + kLargePage - 1) / kLargePage * kLargePage;
+  const std::uintptr_t last = (start + bytes) / kLargePage * kLargePage;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  static_cast<void>(memory), static_cast<void>(bytes);
+#endif
+}
+
 // Scratch memory, kept by the calling thread between calls: fresh pages are slow to get.
 class Scratch {
  public:
@@ -54,7 +69,7 @@ class Scratch {
  private:
   // Operands are read in no order, and a page of 4 KiB holds few of their rows: where the system has
   // large pages, a buffer is made of these.
-  static constexpr std::size_t kLine = 64, kLargePage = std::size_t{2} << 20;
+  static constexpr std::size_t kLine = 64;
   static constexpr std::size_t kKeptBytes = std::size_t{32} << 20;
   struct Free {
     void operator()(void* p) const { std::free(p); }
@@ -70,9 +85,7 @@ class Scratch {
     buffer.bytes = (bytes + unit - 1) / unit * unit;
     buffer.data.reset(std::aligned_alloc(unit, buffer.bytes));
     if (!buffer.data && buffer.bytes > 0) throw std::bad_alloc();
-#if defined(__linux__)
-    if (large) madvise(buffer.data.get(), buffer.bytes, MADV_HUGEPAGE);
-#endif
+    if (large) prefer_large_pages(buffer.data.get(), buffer.bytes);
     return buffer;
   }
   static Buffer& cache() {
