@@ -62,8 +62,10 @@ def to_semi_structured(model: Model) -> Model:
                 f"semi-structured product, got {layer.values.dtype}"
             )
     made = to_dense(model)
-    for path in found:
+    for path, layer in found.items():
         dense = made.get_submodule(path)
+        if layer.activation is not None:
+            dense = dense.get_submodule("0")  # the activation is behind it
         assert isinstance(dense, nn.Linear)
         weight = torch.sparse.to_sparse_semi_structured(dense.weight.detach())
         dense.weight = nn.Parameter(weight, requires_grad=False)
