@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from regrow.measure.bench import Bench, Curve
 
+_TICKS_APART = 1.6
 _COLOURS = ("blue", "orange", "purple", "green", "ochre", "teal", "red")
 
 
@@ -65,13 +66,17 @@ def _draw(axes: Axes, curve: Curve, colour: str) -> float:
 
 
 def _set_scales(axes: Axes, bench: Bench) -> None:
-    """Logarithms both ways; densities fall to the right, each with its tick."""
+    """Logarithms both ways; densities fall to the right, with ticks where their numbers fit."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    densities = sorted({point.density for curve in bench.curves for point in curve.points})
+    densities = {point.density for curve in bench.curves for point in curve.points}
+    ticks: list[float] = []
+    for density in sorted(densities, reverse=True):
+        if not ticks or ticks[-1] >= _TICKS_APART * density:
+            ticks.append(density)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(densities))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
