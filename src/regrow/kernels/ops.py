@@ -172,15 +172,9 @@ def _csr_backward(
     y: Tensor | None = None,
     dbias: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    kernels = sparse_kernels(values)
-    wanted = *operands[2:], need_x, need_values, operands[:2]
-    if x.dtype == values.dtype == grad.dtype:
-        same: tuple[Tensor | None, Tensor | None] = kernels.linear_backward(
-            grad, x, values, *wanted, y, dbias
-        )
-        return same
-    dx, dvalues = kernels.linear_backward(
-        grad.to(values.dtype), x.to(values.dtype), values, *wanted
+    dx, dvalues = sparse_kernels(values).linear_backward(
+        *(grad.to(values.dtype), x.to(values.dtype), values, *operands[2:]),
+        *(need_x, need_values, operands[:2], y, dbias),
     )
     return (None if dx is None else dx.to(x.dtype)), dvalues
 

@@ -219,7 +219,7 @@ class Channels:
         space = Space(shape[axis], open=fits and (not conv or axis == 1), makers=[str(node.target)])
         self.spaces.append(space)
         known, constant = constant_rows(module, view)
-        if getattr(module, "activation", None) == "relu":
+        if isinstance(module, SparseLinear) and module.activation == "relu":
             constant = constant.relu()
         self.views[node] = View(space, axis, 1, known, constant)
 
