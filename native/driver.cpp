@@ -1,6 +1,7 @@
 #include "driver.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "denormals.h"
@@ -30,8 +31,6 @@ constexpr Size kMostPart = 1'048'576;
 // Connections of a part for each feature, at least, so that packing the operand anew for every part
 // is little beside them.
 constexpr Size kPartShare = 64;
-// Connections that a column has in a block of features, at least, so that blocks pay.
-constexpr Size kBlockShare = 32;
 constexpr Size kPackedBytes = Size{64} << 20;
 // Samples of a feature in a tile, where nothing speaks for more or fewer: two cache lines.
 constexpr Size kUsualBytes = 128;
@@ -47,8 +46,8 @@ Size whole_lines(Size count) {
 // ---- Tiles
 
 // Narrowest width that the kernels know for this many samples.
-std::int32_t narrowest(Size samples, std::int32_t lanes) {
-  std::int32_t width = 1;
+std::int32_t narrowest(Size samples, std::int32_t least, std::int32_t lanes) {
+  std::int32_t width = least;
   while (width < lanes && width < samples) width *= 2;
   if (width >= samples) return width;
   const Size vectors = ceil_div(samples, lanes);
@@ -56,51 +55,25 @@ std::int32_t narrowest(Size samples, std::int32_t lanes) {
 }
 
 // Tiles with so many bytes of each feature.
-template <typename T>
-Tiles tiles_of(Size batch, Size bytes, const Kernels<T>& kernels) {
-  const Size width = bytes / Size{sizeof(T)};
+template <typename T, typename A, typename P>
+Tiles tiles_of(Size batch, Size bytes, const ProductKernels<T, A, P>& kernels) {
+  const Size width = bytes / Size{sizeof(P)};
   Tiles tiles{};
   tiles.batch = batch;
   tiles.count = ceil_div(batch, width);
-  tiles.last = narrowest(batch - (tiles.count - 1) * width, kernels.lanes);
+  tiles.last = narrowest(batch - (tiles.count - 1) * width, kernels.least, kernels.lanes);
   tiles.width = tiles.count == 1 ? tiles.last : static_cast<std::int32_t>(width);
   return tiles;
 }
 
 // Two cache lines of samples for every feature are best over a wide range.  More pay while the tile
 // leaves most of the second-level cache free, one line only if two are far too much for it.
-template <typename T>
-Tiles plan(Size batch, Size features, const Kernels<T>& kernels) {
-  const Size most = kernels.vectors * kernels.lanes * Size{sizeof(T)};
+template <typename T, typename A, typename P>
+Tiles plan(Size batch, Size features, const ProductKernels<T, A, P>& kernels) {
+  const Size most = kernels.vectors * kernels.lanes * Size{sizeof(P)};
   Size bytes = features * kUsualBytes > 2 * level2_bytes() ? 64 : kUsualBytes;
   while (bytes < most && features * 2 * bytes <= level2_bytes() / 4) bytes *= 2;
   return tiles_of(batch, std::min(bytes, most), kernels);
-}
-
-// How a backward pass is worked on.  It needs values and their gradients in column order, while they
-// are stored in row order.  Where one tile is all, they are read and written where they are; else
-// that would be done anew for every tile, and parts of them are brought into column order first.
-// Where columns are long, tiles that are wider than usual are best, if the processor has them, even
-// if they must be taken in blocks.
-struct BackwardPlan {
-  Tiles tiles;
-  Size features;  // of a block
-  bool blocked, in_place;
-};
-
-template <typename T>
-BackwardPlan plan(const Backward<T>& p, const Kernels<T>& kernels) {
-  const Size most = kernels.vectors * kernels.lanes * Size{sizeof(T)};
-  BackwardPlan found{plan(p.batch, p.n_out, kernels), std::max<Size>(1, p.n_out), false, false};
-  const Size blocks = ceil_div(p.n_out * most, level2_bytes() / 4);
-  const bool wide = p.batch * Size{sizeof(T)} > most / 2 && found.tiles.count > 1;
-  if (most > kUsualBytes && wide && blocks > 1 && p.nnz >= kBlockShare * blocks * p.n_in) {
-    found.tiles = tiles_of(p.batch, most, kernels);
-    found.features = ceil_div(p.n_out, blocks);
-    found.blocked = true;
-  }
-  found.in_place = found.blocked || found.tiles.count == 1;
-  return found;
 }
 
 Size packed_samples(const Tiles& tiles) { return (tiles.count - 1) * tiles.width + tiles.last; }
@@ -127,10 +100,10 @@ Tiles part_of(const Tiles& tiles, Size first, Size count) {
 }
 
 // Turns a row-major operand into feature-major tiles.
-template <typename T>
-const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int threads,
-              const T* gate = nullptr) {
-  const auto run_pack = product_kernels<T>().pack;
+template <typename T, typename A, typename P>
+const P* pack(const A* source, Size features, const Tiles& tiles, P* packed, int threads,
+              const A* gate = nullptr) {
+  const auto run_pack = product_kernels<T, A, P>().pack;
   Size blocks = 1;
   if (threads > 1 && features * tiles.batch >= kSerialWork)
     blocks = std::max<Size>(1, std::min(2 * threads / tiles.count, features / 256));
@@ -147,13 +120,13 @@ const T* pack(const T* source, Size features, const Tiles& tiles, T* packed, int
 }
 
 // Adds up the samples of packed tiles, a tile after the other.
-template <typename T>
-void add_samples(const T* packed, Size features, const Tiles& tiles, T* sums, int threads) {
+template <typename T, typename P>
+void add_samples(const P* packed, Size features, const Tiles& tiles, T* sums, int threads) {
   const Size step = ceil_div(ceil_div(features, threads), kAlign) * kAlign;
   parallel(ceil_div(features, step), threads, [&](Size block, int) {
     for (Size tile = 0; tile < tiles.count; ++tile)
-      product_kernels<T>().sum({packed + tile * tiles.width * features, sums, block * step,
-                                std::min(features, (block + 1) * step), width_of(tiles, tile)});
+      product_kernels<T, P>().sum({packed + tile * tiles.width * features, sums, block * step,
+                                   std::min(features, (block + 1) * step), width_of(tiles, tile)});
   });
 }
 
@@ -205,32 +178,34 @@ Parts parts_of(const Size* t_indptr, Size columns, Size features, int threads, b
 int threads_for(Size work, int threads) { return work < kSerialWork ? 1 : std::max(1, threads); }
 
 // Each thread packs a tile and uses it while it is in its cache.
-template <typename T>
-void forward_by_tiles(const Forward<T>& p, const Kernels<T>& k, const Tiles& tiles, int threads) {
+template <typename T, typename A, typename P>
+void forward_by_tiles(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, const Tiles& tiles,
+                      int threads) {
   Scratch scratch;
   const Size room = ceil_div(tiles.width * p.n_in, kAlign) * kAlign;
-  T* const buffers = scratch.get<T>(threads * room);
+  P* const buffers = scratch.get<P>(threads * room);
   parallel(tiles.count, threads, [&](Size tile, int slot) {
     const FlushDenormals flushed;
     const Size sample = tile * tiles.width;
-    const T* const operand =
-        pack(p.x + sample * p.n_in, p.n_in, part_of(tiles, tile, 1), buffers + slot * room, 1);
+    const P* const operand = pack<T>(p.x + sample * p.n_in, p.n_in, part_of(tiles, tile, 1),
+                                     buffers + slot * room, 1);
     k.forward({operand, p.values, p.indptr, p.indices, p.bias, p.y + sample * p.n_out, p.n_out, 0,
                p.n_out, width_of(tiles, tile), samples_of(tiles, tile), p.rectified});
   });
 }
 
 // Few tiles, or large ones: they are packed first and their rows shared out.
-template <typename T>
-void forward_by_rows(const Forward<T>& p, const Kernels<T>& k, const Tiles& tiles, int threads) {
-  const Size group = tiles_at_a_time(tiles, p.n_in, sizeof(T));
+template <typename T, typename A, typename P>
+void forward_by_rows(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, const Tiles& tiles,
+                     int threads) {
+  const Size group = tiles_at_a_time(tiles, p.n_in, sizeof(P));
   const Size most_blocks = p.nnz * tiles.width / kUnitWork;
   Scratch scratch;
-  T* const packed = scratch.get<T>(packed_samples(part_of(tiles, 0, group)) * p.n_in);
+  P* const packed = scratch.get<P>(packed_samples(part_of(tiles, 0, group)) * p.n_in);
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     const Size sample = first * tiles.width;
-    const T* const operand = pack(p.x + sample * p.n_in, p.n_in, part, packed, threads);
+    const P* const operand = pack<T>(p.x + sample * p.n_in, p.n_in, part, packed, threads);
     const Size blocks = std::clamp<Size>(std::min(ceil_div(8 * threads, part.count), most_blocks),
                                          1, ceil_div(p.n_out, kAlign));
     parallel(part.count * blocks, threads, [&](Size unit, int) {
@@ -254,8 +229,8 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
   const Size rows = whole_lines<T>(p.n_out * width), columns = whole_lines<T>(p.n_in * width);
   char* const room = scratch.get<char>(rows + 2 * columns);
   T* const x = reinterpret_cast<T*>(room + rows);
-  const T* const grad = pack(p.grad, p.n_out, tiles, reinterpret_cast<T*>(room), threads, p.y);
-  if (p.dbias) add_samples(grad, p.n_out, tiles, p.dbias, threads);
+  const T* const grad = pack<T>(p.grad, p.n_out, tiles, reinterpret_cast<T*>(room), threads, p.y);
+  if (p.dbias) add_samples<T>(grad, p.n_out, tiles, p.dbias, threads);
   RowsUnit<T> all{grad, x, p.values, p.indptr, p.indices, nullptr, p.dvalues, p.n_in,
                   p.n_out, 0, p.n_out, 0, p.n_in, width};
   const auto unpack = [&](const T* dx, Size first, Size last, std::int32_t pitch) {
@@ -263,7 +238,7 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
   };
   if (threads == 1 && p.dx && p.dvalues) {
     tiles.width = tiles.last = 2 * width;  // the zeros behind the samples are the sums to be
-    pack(p.x, p.n_in, tiles, x, threads);
+    pack<T>(p.x, p.n_in, tiles, x, threads);
     const FlushDenormals flushed;
     all.dx = x + width;
     k.backward_rows(all);
@@ -275,7 +250,7 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
   const Size by_columns = !p.dx ? 0 : !p.dvalues ? threads : std::max(1, threads / 2);
   const Size by_rows = !p.dvalues ? 0 : std::max<Size>(1, threads - by_columns);
   const Size step = ceil_div(ceil_div(p.n_in, std::max<Size>(1, by_columns)), kAlign) * kAlign;
-  if (p.dvalues) pack(p.x, p.n_in, tiles, x, threads);
+  if (p.dvalues) pack<T>(p.x, p.n_in, tiles, x, threads);
   parallel(by_columns + by_rows, threads, [&](Size part, int) {
     const FlushDenormals flushed;
     RowsUnit<T> unit = all;
@@ -296,10 +271,10 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
 
 }  // namespace
 
-template <typename T>
-void run(const Forward<T>& product, int threads) {
+template <typename T, typename A>
+void run(const Forward<T, A>& product, int threads) {
   if (product.batch == 0 || product.n_out == 0) return;
-  const Kernels<T>& k = product_kernels<T>();
+  const ProductKernels<T, A>& k = product_kernels<T, A>();
   const Size work = product.batch * (product.nnz + product.n_in + product.n_out);
   threads = threads_for(work, threads);
   const Tiles tiles = plan(product.batch, product.n_in, k);
@@ -310,69 +285,68 @@ void run(const Forward<T>& product, int threads) {
   }
 }
 
-template <typename T>
-void run(const Backward<T>& product, int threads) {
-  const Backward<T>& p = product;
+template <typename T, typename A>
+void run(const Backward<T, A>& product, int threads) {
+  const Backward<T, A>& p = product;
   if (p.batch == 0 && p.dvalues) std::fill(p.dvalues, p.dvalues + p.nnz, T(0));
   if (p.dbias) std::fill(p.dbias, p.dbias + p.n_out, T(0));
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
-  const Kernels<T>& k = product_kernels<T>();
+  const ProductKernels<T, A>& k = product_kernels<T, A>();
   if (p.dvalues) prefer_large_pages(p.dvalues, static_cast<std::size_t>(p.nnz) * sizeof(T));
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
-  if (p.indptr && p.indices && p.batch <= k.lanes) return backward_in_rows(p, k, threads);
-  const BackwardPlan plan = regrow::plan(p, k);
-  const Tiles& tiles = plan.tiles;
-  const Parts parts = parts_of(p.t_indptr, p.n_in, p.n_out, threads, plan.in_place);
+  if constexpr (std::is_same_v<T, A>)
+    if (p.indptr && p.indices && p.batch <= k.lanes)
+      return backward_in_rows(p, product_kernels<T>(), threads);
+  const Tiles tiles = plan(p.batch, p.n_out, k);
+  // Values and their gradients are needed in column order, while they are stored in row order.  Where
+  // one tile is all, they are read and written where they are; else that would be done anew for every
+  // tile, and parts of them are brought into column order first.
+  const bool in_place = tiles.count == 1;
+  const Parts parts = parts_of(p.t_indptr, p.n_in, p.n_out, threads, in_place);
   // One thread packs a tile when it comes to it, as in the forward pass; several share all tiles.
   const bool shared = threads > 1;
-  const Size group = shared ? tiles_at_a_time(tiles, p.n_out, sizeof(T)) : tiles.count;
+  const Size group = shared ? tiles_at_a_time(tiles, p.n_out, sizeof(A)) : tiles.count;
   const Size packed_tiles = shared ? packed_samples(part_of(tiles, 0, group)) : tiles.width;
-  const Size packed = whole_lines<T>(packed_tiles * p.n_out);
-  const Size sums = plan.blocked ? whole_lines<T>(parts.columns * tiles.width) : 0;
-  const Size places = plan.blocked ? whole_lines<Size>(parts.columns) : 0;
-  const Size ordered = plan.in_place ? 0 : whole_lines<T>(parts.connections);
-  const Size own = sums + places + 2 * ordered;
+  const Size packed = whole_lines<A>(packed_tiles * p.n_out);
+  const Size ordered = in_place ? 0 : whole_lines<T>(parts.connections);
   Scratch scratch;
-  char* const buffers = scratch.get<char>(packed + threads * own);
-  const bool far = plan.in_place && p.nnz * Size{sizeof(T)} > level2_bytes() / 4;
+  char* const buffers = scratch.get<char>(packed + threads * 2 * ordered);
+  const bool far = in_place && p.nnz * Size{sizeof(T)} > level2_bytes() / 4;
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
-    T* const operand = reinterpret_cast<T*>(buffers);
+    A* const operand = reinterpret_cast<A*>(buffers);
     const auto pack_grad = [&](Size sample, const Tiles& some, T* dbias) {
       const Size start = sample * p.n_out;
-      pack(p.grad + start, p.n_out, some, operand, threads, p.y ? p.y + start : nullptr);
-      if (dbias) add_samples(operand, p.n_out, some, dbias, threads);
+      pack<T>(p.grad + start, p.n_out, some, operand, threads, p.y ? p.y + start : nullptr);
+      if (dbias) add_samples<T>(operand, p.n_out, some, dbias, threads);
     };
     if (shared) pack_grad(first * tiles.width, part, p.dbias);
     parallel(parts.count(), threads, [&](Size unit, int slot) {
       const FlushDenormals flushed;
-      char* const room = buffers + packed + slot * own;
-      const FeatureBlocks<T> blocks{plan.features, reinterpret_cast<T*>(room),
-                                    reinterpret_cast<Size*>(room + sums)};
+      char* const room = buffers + packed + slot * 2 * ordered;
       const Size columns = parts.starts[unit], last = parts.starts[unit + 1];
       const Size begin = p.t_indptr[columns], count = p.t_indptr[last] - begin;
       const std::int32_t* const perm = p.t_perm + begin;
-      T* const values = reinterpret_cast<T*>(room + sums + places);
-      T* const dvalues = reinterpret_cast<T*>(room + sums + places + ordered);
-      if (!plan.in_place && p.dx)
+      T* const values = reinterpret_cast<T*>(room);
+      T* const dvalues = reinterpret_cast<T*>(room + ordered);
+      if (!in_place && p.dx)
         for (Size c = 0; c < count; ++c) values[c] = p.values[perm[c]];
-      if (!plan.in_place && p.dvalues) std::fill(dvalues, dvalues + count, T(0));
+      if (!in_place && p.dvalues) std::fill(dvalues, dvalues + count, T(0));
       for (Size tile = 0; tile < part.count; ++tile) {
         const Size start = tile * part.width, sample = first * tiles.width + start;
         if (!shared) pack_grad(sample, part_of(part, tile, 1), unit == 0 ? p.dbias : nullptr);
-        BackwardUnit<T> work{operand + (shared ? start * p.n_out : 0), p.x + sample * p.n_in, p.values,
-                             p.t_indptr, p.t_indices, p.t_perm,
-                             p.dx ? p.dx + sample * p.n_in : nullptr, p.dvalues, p.n_in, p.n_out,
-                             columns, last, width_of(part, tile), samples_of(part, tile),
-                             sample > 0, far, blocks};
-        if (!plan.in_place) {
+        BackwardUnit<T, A> work{operand + (shared ? start * p.n_out : 0), p.x + sample * p.n_in,
+                                p.values, p.t_indptr, p.t_indices, p.t_perm,
+                                p.dx ? p.dx + sample * p.n_in : nullptr, p.dvalues, p.n_in,
+                                columns, last, width_of(part, tile), samples_of(part, tile), far};
+        if (!in_place) {
           work.values = values - begin;
           work.t_perm = nullptr;
           if (p.dvalues) work.dvalues = dvalues - begin;
         }
         k.backward(work);
       }
-      if (plan.in_place || !p.dvalues) return;
+      if (in_place || !p.dvalues) return;
       if (first > 0) {
         for (Size c = 0; c < count; ++c) p.dvalues[perm[c]] += dvalues[c];
       } else {
@@ -401,8 +375,8 @@ void run(const Pairs<T>& product, int threads) {
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     const Size sample = first * tiles.width;
-    const T* const grad = pack(p.grad + sample * p.n_out, p.n_out, part, packed_grad, threads);
-    const T* const x = pack(p.x + sample * p.n_in, p.n_in, part, packed_x, threads);
+    const T* const grad = pack<T>(p.grad + sample * p.n_out, p.n_out, part, packed_grad, threads);
+    const T* const x = pack<T>(p.x + sample * p.n_in, p.n_in, part, packed_x, threads);
     parallel(ceil_div(p.count, unit_pairs), threads, [&](Size unit, int) {
       const FlushDenormals flushed;
       for (Size tile = 0; tile < part.count; ++tile) {
@@ -417,8 +391,10 @@ void run(const Pairs<T>& product, int threads) {
 
 template void run(const Forward<float>&, int);
 template void run(const Forward<double>&, int);
+template void run(const Forward<float, BFloat16>&, int);
 template void run(const Backward<float>&, int);
 template void run(const Backward<double>&, int);
+template void run(const Backward<float, BFloat16>&, int);
 template void run(const Pairs<float>&, int);
 template void run(const Pairs<double>&, int);
 

@@ -1,5 +1,6 @@
 // The products of a sparse layer: tiles, threads and scratch memory around the kernels.
 //
+// It is computed in T; activations and their gradients are stored as A, values and biases as T.
 // Activations and their gradients are row-major and contiguous.  Sizes and pointers are taken as
 // checked, and so is the structure: indices in range, t_perm a permutation.
 #pragma once
@@ -8,30 +9,30 @@
 
 namespace regrow {
 
-template <typename T>
+template <typename T, typename A = T>
 struct Forward {
-  const T* x;  // [batch, n_in]
+  const A* x;  // [batch, n_in]
   const T* values;
   const std::int64_t* indptr;
   const std::int32_t* indices;
   const T* bias;  // may be null
-  T* y;           // [batch, n_out]
+  A* y;           // [batch, n_out]
   std::int64_t batch, n_in, n_out, nnz;
   bool rectified;  // y is the positive part of the product
 };
 
-template <typename T>
+template <typename T, typename A = T>
 struct Backward {
-  const T* grad;  // [batch, n_out]
-  const T* y;     // [batch, n_out], of a rectified product; else null
-  const T* x;     // [batch, n_in]
+  const A* grad;  // [batch, n_out]
+  const A* y;     // [batch, n_out], of a rectified product; else null
+  const A* x;     // [batch, n_in]
   const T* values;
   const std::int64_t* t_indptr;
   const std::int32_t* t_indices;
   const std::int32_t* t_perm;
   const std::int64_t* indptr;   // the row order, by which few samples are faster; may be null
   const std::int32_t* indices;  // likewise
-  T* dx;       // [batch, n_in], null if not wanted
+  A* dx;       // [batch, n_in], null if not wanted
   T* dvalues;  // [nnz], null if not wanted
   T* dbias;    // [n_out], null if not wanted; only beside one of the two
   std::int64_t batch, n_in, n_out, nnz;
@@ -48,10 +49,10 @@ struct Pairs {
 };
 
 // The results do not depend on the number of threads, bit for bit.
-template <typename T>
-void run(const Forward<T>& product, int threads);
-template <typename T>
-void run(const Backward<T>& product, int threads);
+template <typename T, typename A>
+void run(const Forward<T, A>& product, int threads);
+template <typename T, typename A>
+void run(const Backward<T, A>& product, int threads);
 template <typename T>
 void run(const Pairs<T>& product, int threads);
 

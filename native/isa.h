@@ -15,10 +15,12 @@ std::vector<const Isa*> supported_isas();
 // Throws std::invalid_argument if that is not one of supported_isas().
 const Isa& isa();
 
-// Its kernels for one type.
-template <typename T>
-const Kernels<T>& product_kernels() {
-  if constexpr (sizeof(T) == 4) {
+// Its kernels for these types: see products.h.
+template <typename T, typename A = T, typename P = A>
+const auto& product_kernels() {
+  if constexpr (sizeof(P) == 2) {
+    return isa().low;
+  } else if constexpr (sizeof(T) == 4) {
     return isa().single;
   } else {
     return isa().wide;

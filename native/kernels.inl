@@ -20,8 +20,20 @@ namespace {
 // Vectors in the widest tile: those that a backward pass can hold in registers, twice.
 constexpr int kVectors = REGROW_VECTOR_REGISTERS >= 32 ? 8 : 4;
 
+// Samples of the widest tile.
+template <typename T>
+constexpr int64_t kWidest = kVectors * kLanes<T>;
+
 // Rows that are finished before they are turned and written: whole cache lines of the output.
 constexpr int kBlock = 16;
+
+}  // namespace
+}  // namespace regrow
+
+#include "bfloat16.inl"
+
+namespace regrow {
+namespace {
 
 // Asks for the cache lines that hold features [first, first + count) of some samples, of those up to
 // `last`.  The rows of a row-major operand are too many for a prefetcher to follow each of them.
@@ -36,26 +48,41 @@ REGROW_INLINE void prefetch_samples(const T* operand, int64_t stride, int64_t sa
   }
 }
 
-template <typename T>
-void pack(const PackUnit<T>& unit) {
+REGROW_INLINE bool positive_or_nan(float number) { return !(number <= 0); }
+REGROW_INLINE bool positive_or_nan(double number) { return !(number <= 0); }
+REGROW_INLINE bool positive_or_nan(BFloat16 number) {
+  return static_cast<uint16_t>(number.bits - 1) < 0x7FFF || number.bits > 0xFF80;
+}
+
+template <typename T, typename A, typename P>
+void pack(const PackUnit<T, A, P>& unit) {
   // Blocks of features, so that the target is still in the cache when its rows are filled up.
-  constexpr int64_t kStep = 4 * kBlock;
-  alignas(64) T passed[kStep * kVectors * kLanes<T>];
+  constexpr bool kPlain = sizeof(P) == sizeof(T);
+  constexpr int64_t kStep = (kPlain ? 4 : 2) * kBlock;
+  alignas(64) A passed[kStep * kWidest<T>];
+  alignas(64) T turned[kPlain ? 1 : kStep * kWidest<T>];
   for (int64_t f = unit.first; f < unit.last; f += kStep) {
     const int64_t count = f + kStep < unit.last ? kStep : unit.last - f;
-    prefetch_samples(unit.source, unit.features, unit.samples, f + kStep, kStep, unit.last);
-    T* const packed = unit.packed + f * unit.width;
-    if (!unit.gate) {
-      turn_in(unit.source + f, unit.features, packed, unit.width, unit.samples, count);
-      continue;
+    const A* source = unit.source + f;
+    int64_t stride = unit.features;
+    prefetch_samples(unit.source, stride, unit.samples, f + kStep, kStep, unit.last);
+    if (unit.gate) {
+      prefetch_samples(unit.gate, stride, unit.samples, f + kStep, kStep, unit.last);
+      for (int64_t s = 0; s < unit.samples; ++s) {
+        const A* const gate = unit.gate + s * stride + f;
+        for (int64_t i = 0; i < count; ++i)
+          passed[s * kStep + i] = positive_or_nan(gate[i]) ? source[s * stride + i] : A{};
+      }
+      source = passed;
+      stride = kStep;
     }
-    prefetch_samples(unit.gate, unit.features, unit.samples, f + kStep, kStep, unit.last);
-    for (int64_t s = 0; s < unit.samples; ++s) {
-      const T* const source = unit.source + s * unit.features + f;
-      const T* const gate = unit.gate + s * unit.features + f;
-      for (int64_t i = 0; i < count; ++i) passed[s * kStep + i] = gate[i] <= T(0) ? T(0) : source[i];
+    P* const packed = unit.packed + f * unit.width;
+    if constexpr (kPlain) {
+      turn_in(source, stride, packed, unit.width, unit.samples, count);
+    } else {
+      turn_in(source, stride, turned, unit.width, unit.samples, count);
+      narrow(turned, packed, count * unit.width);
     }
-    turn_in(passed, kStep, packed, unit.width, unit.samples, count);
   }
 }
 
@@ -68,13 +95,13 @@ constexpr int64_t kFewBytes = 128;
 // How far to look ahead in connections that end before `end`, of `all`: not beyond the last one.
 REGROW_INLINE int64_t soon(int64_t end, int64_t all) { return end + kSoon <= all ? kSoon : 0; }
 
-template <typename T, int Width>
-REGROW_INLINE void prefetch_row(const T* packed, int32_t index) {
-  constexpr int64_t kBytes = Width * int64_t{sizeof(T)};
+template <int Width, typename P>
+REGROW_INLINE void prefetch_row(const P* packed, int32_t index) {
+  constexpr int64_t kBytes = Width * int64_t{sizeof(P)};
   if constexpr (kBytes <= kFewBytes) {
-    const T* const row = packed + static_cast<int64_t>(index) * Width;
+    const P* const row = packed + static_cast<int64_t>(index) * Width;
     for (int64_t byte = 0; byte < kBytes; byte += 64)
-      __builtin_prefetch(row + byte / int64_t{sizeof(T)}, 0, 3);
+      __builtin_prefetch(row + byte / int64_t{sizeof(P)}, 0, 3);
   }
 }
 
@@ -83,12 +110,12 @@ REGROW_INLINE void prefetch_row(const T* packed, int32_t index) {
 // Several sets of accumulators hide the latency of a multiply-add where the tile is narrow.
 constexpr int sets_for(int vectors) { return vectors >= 8 ? 1 : vectors >= 3 ? 2 : 4; }
 
-template <typename T, int L, int N>
-REGROW_INLINE void forward_row(const ForwardUnit<T>& unit, int64_t row, T* out) {
+template <int L, int N, typename T, typename A, typename P>
+REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T* out) {
   using V = Vector<T, L>;
   constexpr int S = sets_for(N);
   constexpr int64_t width = L * N;
-  const T* const packed = unit.packed;
+  const P* const packed = unit.packed;
   const T* const values = unit.values;
   const int32_t* const indices = unit.indices;
   V sum[S][N];
@@ -101,17 +128,17 @@ REGROW_INLINE void forward_row(const ForwardUnit<T>& unit, int64_t row, T* out) 
   const int64_t end = unit.indptr[row + 1], ahead = soon(end, unit.indptr[unit.n_out]);
   for (; k + S <= end; k += S) {
     for (int s = 0; s < S; ++s) {
-      prefetch_row<T, width>(packed, indices[k + s + ahead]);
-      const T* const p = packed + indices[k + s] * width;
+      prefetch_row<width>(packed, indices[k + s + ahead]);
+      const P* const p = packed + indices[k + s] * width;
       T value = values[k + s];
       if constexpr (L == 1) REGROW_KEEP(value);
-      for (int n = 0; n < N; ++n) sum[s][n] += value * load<V>(p + n * L);
+      for (int n = 0; n < N; ++n) sum[s][n] += value * vector_at<T, L>(p, n);
     }
   }
   for (; k < end; ++k) {
-    const T* const p = packed + indices[k] * width;
+    const P* const p = packed + indices[k] * width;
     const T value = values[k];
-    for (int n = 0; n < N; ++n) sum[0][n] += value * load<V>(p + n * L);
+    for (int n = 0; n < N; ++n) sum[0][n] += value * vector_at<T, L>(p, n);
   }
   for (int n = 0; n < N; ++n) {
     V total = sum[0][n];
@@ -121,14 +148,14 @@ REGROW_INLINE void forward_row(const ForwardUnit<T>& unit, int64_t row, T* out) 
   }
 }
 
-template <typename T, int L, int N>
-void forward_tile(const ForwardUnit<T>& unit) {
+template <int L, int N, typename T, typename A, typename P>
+void forward_tile(const ForwardUnit<T, A, P>& unit) {
   constexpr int width = L * N;
   alignas(64) T block[kBlock * width];
   for (int64_t row = unit.first; row < unit.last; row += kBlock) {
     const int64_t rows = row + kBlock < unit.last ? kBlock : unit.last - row;
     prefetch_samples(unit.y, unit.n_out, unit.samples, row, rows, unit.last);
-    for (int64_t r = 0; r < rows; ++r) forward_row<T, L, N>(unit, row + r, block + r * width);
+    for (int64_t r = 0; r < rows; ++r) forward_row<L, N>(unit, row + r, block + r * width);
     turn_out(block, width, unit.y + row, unit.n_out, unit.samples, rows);
   }
 }
@@ -175,13 +202,12 @@ REGROW_INLINE void add_sums(const Vector<T, L>* products, int count, T* target) 
 
 // Vectors of products that wait for their horizontal sums, and where these go.  Among multiply-adds
 // that accumulate, these would hold up the chains, so they are formed in runs of their own.
-template <typename T, int L>
+template <typename T, int L, bool Accumulate>
 struct Products {
   static constexpr int kRun = 32;
   Vector<T, L> waiting[2 * kRun + L];
   int32_t slots[2 * kRun + L];
   int count;
-  bool accumulate;
   T* target;
 
   // Room for `more` products, at most kRun: the place of the first.
@@ -197,10 +223,9 @@ struct Products {
     sum_all<T, L>(v);
     const int32_t* const to = slots + first;
     *reinterpret_cast<Vector<T, L>*>(sums) = v[0];
-    if (accumulate) {
-      for (int i = 0; i < many; ++i) target[to[i]] += sums[i];
-    } else {
-      for (int i = 0; i < many; ++i) target[to[i]] = sums[i];
+    for (int i = 0; i < many; ++i) {
+      if constexpr (Accumulate) sums[i] += target[to[i]];
+      target[to[i]] = sums[i];
     }
   }
   void flush() {
@@ -229,9 +254,18 @@ constexpr int backward_sets_for(int vectors, bool need_values) {
 // cache, they are asked for this many connections before their turn.
 constexpr int64_t kAhead = 32;
 
+// Writes what several sets of accumulators make together.
+template <typename T, int L, int N, int Sets>
+REGROW_INLINE void put_totals(Vector<T, L> (*total)[N], T* target) {
+  for (int n = 0; n < N; ++n) {
+    for (int s = 1; s < Sets; ++s) total[0][n] += total[s][n];
+    *reinterpret_cast<Vector<T, L>*>(target + n * L) = total[0][n];
+  }
+}
+
 // A run of the connections of a column, `count` a multiple of Sets; the weight has `all`.
-template <typename T, int L, int N, int Sets, bool NeedX, bool NeedValues>
-REGROW_INLINE void backward_run(const BackwardUnit<T>& unit, int64_t first, int64_t count,
+template <int L, int N, int Sets, bool NeedX, bool NeedValues, typename T, typename A, typename P>
+REGROW_INLINE void backward_run(const BackwardUnit<T, A, P>& unit, int64_t first, int64_t count,
                                 int64_t all, const Vector<T, L>* x, Vector<T, L> (*dx)[N],
                                 Vector<T, L>* products, int32_t* slots) {
   using V = Vector<T, L>;
@@ -240,8 +274,8 @@ REGROW_INLINE void backward_run(const BackwardUnit<T>& unit, int64_t first, int6
   const int64_t last = all - first - 1, ahead = soon(first + count, all);
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
-      const T* const p = unit.packed + static_cast<int64_t>(indices[k + s]) * (L * N);
-      prefetch_row<T, L * N>(unit.packed, indices[k + s + ahead]);
+      const P* const p = unit.packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      prefetch_row<L * N>(unit.packed, indices[k + s + ahead]);
       const int32_t slot = perm[k + s];
       if (unit.far) {
         const int32_t later = perm[k + s + kAhead < last ? k + s + kAhead : last];
@@ -256,7 +290,7 @@ REGROW_INLINE void backward_run(const BackwardUnit<T>& unit, int64_t first, int6
       if constexpr (NeedValues) slots[k + s] = slot;
       V product = V{};
       for (int n = 0; n < N; ++n) {
-        V g = load<V>(p + n * L);
+        V g = vector_at<T, L>(p, n);
         // Two products need it: one load, not two that are folded into the multiply-adds.  (Clang
         // knows no register for half a vector of 128 bits.)
         if constexpr (NeedX && NeedValues && L * sizeof(T) != 8) REGROW_KEEP(g);
@@ -268,19 +302,16 @@ REGROW_INLINE void backward_run(const BackwardUnit<T>& unit, int64_t first, int6
   }
 }
 
-// Connections [begin, end) of a column; `dx` holds what has been summed up of it.
-template <typename T, int L, int N, bool NeedX, bool NeedValues>
-REGROW_INLINE void backward_column(const BackwardUnit<T>& unit, int64_t begin, int64_t end,
-                                   int64_t all, const T* x, Vector<T, L>* dx,
-                                   Products<T, L>& products) {
+// Connections [begin, end) of a column.
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
+REGROW_INLINE void backward_column(const BackwardUnit<T, A, P>& unit, int64_t begin, int64_t end,
+                                   int64_t all, const T* x, T* dx,
+                                   Products<T, L, false>& products) {
   using V = Vector<T, L>;
   constexpr int S = NeedX ? backward_sets_for(N, NeedValues) : 1;
   V xs[N], total[S][N];
   for (int n = 0; n < N; ++n) {
-    if constexpr (NeedX) {
-      total[0][n] = dx[n];
-      for (int s = 1; s < S; ++s) total[s][n] = V{};
-    }
+    for (int s = 0; s < S; ++s) total[s][n] = V{};
     if constexpr (NeedValues) xs[n] = load<V>(x + n * L);
   }
   // Runs start at fixed places of the column, so that its sums do not depend on what came before.
@@ -290,69 +321,44 @@ REGROW_INLINE void backward_column(const BackwardUnit<T>& unit, int64_t begin, i
     const int at = NeedValues ? products.room(static_cast<int>(run)) : 0;
     V* const out = products.waiting + at;
     int32_t* const slots = products.slots + at;
-    backward_run<T, L, N, S, NeedX, NeedValues>(unit, k, whole, all, xs, total, out,
-                                                         slots);
+    backward_run<L, N, S, NeedX, NeedValues>(unit, k, whole, all, xs, total, out, slots);
     if (S > 1 && whole < run)
-      backward_run<T, L, N, 1, NeedX, NeedValues>(unit, k + whole, 1, all, xs, total,
-                                                           out + whole, slots + whole);
+      backward_run<L, N, 1, NeedX, NeedValues>(unit, k + whole, 1, all, xs, total, out + whole,
+                                               slots + whole);
   }
-  if constexpr (NeedX) {
-    for (int n = 0; n < N; ++n) {
-      dx[n] = total[0][n];
-      for (int s = 1; s < S; ++s) dx[n] += total[s][n];
-    }
-  }
+  if constexpr (NeedX) put_totals<T, L, N, S>(total, dx);
 }
 
 // Asks for what is written when these columns are done, and for what is read at the next ones.
-template <bool NeedX, bool NeedValues, typename T>
-REGROW_INLINE void prefetch_block(const BackwardUnit<T>& unit, int64_t column, int64_t columns) {
+template <bool NeedX, bool NeedValues, typename T, typename A, typename P>
+REGROW_INLINE void prefetch_block(const BackwardUnit<T, A, P>& unit, int64_t column, int64_t columns) {
   if constexpr (NeedX)
     prefetch_samples(unit.dx, unit.n_in, unit.samples, column, columns, unit.last);
   if constexpr (NeedValues)
     prefetch_samples(unit.x, unit.n_in, unit.samples, column + kBlock, kBlock, unit.last);
 }
 
-template <typename T, int L, int N, bool NeedX, bool NeedValues>
-void backward_tile(const BackwardUnit<T>& given) {
-  using V = Vector<T, L>;
-  const BackwardUnit<T> unit = given;  // which no store can reach, so that it stays in registers
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
+void backward_tile(const BackwardUnit<T, A, P>& given) {
+  const BackwardUnit<T, A, P> unit = given;  // which no store can reach, so that it stays in registers
   constexpr int width = L * N;
   const int64_t all = unit.t_indptr[unit.n_in];
   alignas(64) T x_block[kBlock * width];
   alignas(64) T dx_block[kBlock * width];
-  Products<T, L> products;
+  Products<T, L, false> products;
   products.count = 0;
-  products.accumulate = unit.accumulate;
   products.target = unit.dvalues;
-  for (int64_t feature = 0; feature < unit.n_out || feature == 0;
-       feature += unit.blocks.features) {
-    const bool opens = feature == 0, ends = feature + unit.blocks.features >= unit.n_out;
-    const int64_t border = feature + unit.blocks.features;
-    for (int64_t column = unit.first; column < unit.last; column += kBlock) {
-      const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
-      prefetch_block<NeedX, NeedValues>(unit, column, columns);
-      if constexpr (NeedValues)
-        turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
-      for (int64_t c = column; c < column + columns; ++c) {
-        int64_t* const place = unit.blocks.places + (c - unit.first);
-        const int64_t begin = opens ? unit.t_indptr[c] : *place;
-        int64_t end = unit.t_indptr[c + 1];
-        if (!ends) *place = end = passes(unit.t_indices, begin, end, border);
-        T* const sums = unit.blocks.sums + (c - unit.first) * width;
-        V dx[N];
-        if constexpr (NeedX)
-          for (int n = 0; n < N; ++n) dx[n] = opens ? V{} : load<V>(sums + n * L);
-        const T* const x = x_block + (c - column) * width;
-        backward_column<T, L, N, NeedX, NeedValues>(unit, begin, end, all, x, dx, products);
-        if constexpr (NeedX) {
-          T* const out = ends ? dx_block + (c - column) * width : sums;
-          for (int n = 0; n < N; ++n) *reinterpret_cast<V*>(out + n * L) = dx[n];
-        }
-      }
-      if constexpr (NeedX)
-        if (ends) turn_out(dx_block, width, unit.dx + column, unit.n_in, unit.samples, columns);
-    }
+  for (int64_t column = unit.first; column < unit.last; column += kBlock) {
+    const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
+    prefetch_block<NeedX, NeedValues>(unit, column, columns);
+    if constexpr (NeedValues)
+      turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
+    for (int64_t c = 0; c < columns; ++c)
+      backward_column<L, N, NeedX, NeedValues>(
+          unit, unit.t_indptr[column + c], unit.t_indptr[column + c + 1], all,
+          x_block + c * width, dx_block + c * width, products);
+    if constexpr (NeedX)
+      turn_out(dx_block, width, unit.dx + column, unit.n_in, unit.samples, columns);
   }
   if constexpr (NeedValues) products.finish();
 }
@@ -395,18 +401,18 @@ struct OrderedProducts {
 };
 
 // Connections [0, count) of a column, count a multiple of Sets.
-template <typename T, int L, int N, int Sets, bool NeedValues>
-REGROW_INLINE void ordered_run(const T* packed, const int32_t* indices, const T* values,
+template <int L, int N, int Sets, bool NeedValues, typename T, typename P>
+REGROW_INLINE void ordered_run(const P* packed, const int32_t* indices, const T* values,
                                 int64_t count, int64_t ahead, const Vector<T, L>* x,
                                 Vector<T, L> (*dx)[N], Vector<T, L>* products) {
   using V = Vector<T, L>;
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
-      const T* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
-      prefetch_row<T, L * N>(packed, indices[k + s + ahead]);
+      const P* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      prefetch_row<L * N>(packed, indices[k + s + ahead]);
       V product = V{};
       for (int n = 0; n < N; ++n) {
-        V g = load<V>(p + n * L);
+        V g = vector_at<T, L>(p, n);
         // Two products need it: one load, not two that are folded into the multiply-adds.  (Clang
         // knows no register for half a vector of 128 bits.)
         if constexpr (NeedValues && L * sizeof(T) != 8) REGROW_KEEP(g);
@@ -418,8 +424,8 @@ REGROW_INLINE void ordered_run(const T* packed, const int32_t* indices, const T*
   }
 }
 
-template <typename T, int L, int N, bool NeedValues>
-REGROW_INLINE void ordered_column(const T* packed, const int32_t* indices, const T* values,
+template <int L, int N, bool NeedValues, typename T, typename P>
+REGROW_INLINE void ordered_column(const P* packed, const int32_t* indices, const T* values,
                                    int64_t count, int64_t ahead, const T* x, T* dx,
                                    OrderedProducts<T, L>& products) {
   using V = Vector<T, L>;
@@ -434,30 +440,26 @@ REGROW_INLINE void ordered_column(const T* packed, const int32_t* indices, const
     const int64_t run = count - k < products.kRun ? count - k : products.kRun;
     const int64_t whole = run / S * S;
     V* const out = NeedValues ? products.room(static_cast<int>(run)) : nullptr;
-    ordered_run<T, L, N, S, NeedValues>(packed, indices + k, values + k, whole, ahead, xs, total,
-                                        out);
+    ordered_run<L, N, S, NeedValues>(packed, indices + k, values + k, whole, ahead, xs, total, out);
     if (S > 1 && whole < run)
-      ordered_run<T, L, N, 1, NeedValues>(packed, indices + k + whole, values + k + whole, 1,
-                                          ahead, xs, total, out + whole);
+      ordered_run<L, N, 1, NeedValues>(packed, indices + k + whole, values + k + whole, 1, ahead,
+                                       xs, total, out + whole);
   }
-  for (int n = 0; n < N; ++n) {
-    for (int s = 1; s < S; ++s) total[0][n] += total[s][n];
-    *reinterpret_cast<V*>(dx + n * L) = total[0][n];
-  }
+  put_totals<T, L, N, S>(total, dx);
 }
 
 // Gradient of the values only: nothing accumulates, and the sums are best formed at once.
-template <typename T, int L, int N>
-REGROW_INLINE void ordered_values_column(const T* packed, const int32_t* indices, int64_t count, const T* x,
-                                 T* dvalues) {
+template <int L, int N, typename T, typename P>
+REGROW_INLINE void ordered_values_column(const P* packed, const int32_t* indices, int64_t count,
+                                         const T* x, T* dvalues) {
   using V = Vector<T, L>;
   constexpr int G = kGroup<T, L>;
   V xs[N];
   for (int n = 0; n < N; ++n) xs[n] = load<V>(x + n * L);
   const auto product = [&](int64_t k) REGROW_LAMBDA {
-    const T* const p = packed + static_cast<int64_t>(indices[k]) * (L * N);
+    const P* const p = packed + static_cast<int64_t>(indices[k]) * (L * N);
     V sum = V{};
-    for (int n = 0; n < N; ++n) sum += load<V>(p + n * L) * xs[n];
+    for (int n = 0; n < N; ++n) sum += vector_at<T, L>(p, n) * xs[n];
     return sum;
   };
   int64_t k = 0;
@@ -471,8 +473,8 @@ REGROW_INLINE void ordered_values_column(const T* packed, const int32_t* indices
   add_sums<T, L>(products, static_cast<int>(count - k), dvalues + k);
 }
 
-template <typename T, int L, int N, bool NeedX, bool NeedValues>
-void ordered_tile(const BackwardUnit<T>& unit) {
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
+void ordered_tile(const BackwardUnit<T, A, P>& unit) {
   constexpr int width = L * N;
   const int64_t all = unit.t_indptr[unit.n_in];
   alignas(64) T x_block[kBlock * width];
@@ -489,12 +491,12 @@ void ordered_tile(const BackwardUnit<T>& unit) {
       const int64_t start = unit.t_indptr[column + c];
       const int64_t count = unit.t_indptr[column + c + 1] - start;
       if constexpr (NeedX) {
-        ordered_column<T, L, N, NeedValues>(unit.packed, unit.t_indices + start,
-                                            unit.values + start, count, soon(start + count, all),
-                                            x_block + c * width, dx_block + c * width, products);
+        ordered_column<L, N, NeedValues>(unit.packed, unit.t_indices + start, unit.values + start,
+                                         count, soon(start + count, all), x_block + c * width,
+                                         dx_block + c * width, products);
       } else {
-        ordered_values_column<T, L, N>(unit.packed, unit.t_indices + start, count,
-                                       x_block + c * width, unit.dvalues + start);
+        ordered_values_column<L, N>(unit.packed, unit.t_indices + start, count,
+                                    x_block + c * width, unit.dvalues + start);
       }
     }
     if constexpr (NeedX)
@@ -503,20 +505,20 @@ void ordered_tile(const BackwardUnit<T>& unit) {
   if constexpr (NeedX && NeedValues) products.finish();
 }
 
-template <typename T, int L, int N, bool NeedX, bool NeedValues>
-void backward_as(const BackwardUnit<T>& unit) {
-  if (unit.t_perm) return backward_tile<T, L, N, NeedX, NeedValues>(unit);
-  ordered_tile<T, L, N, NeedX, NeedValues>(unit);
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
+void backward_as(const BackwardUnit<T, A, P>& unit) {
+  if (unit.t_perm) return backward_tile<L, N, NeedX, NeedValues>(unit);
+  ordered_tile<L, N, NeedX, NeedValues>(unit);
 }
 
-template <typename T, int L, int N>
-void backward_any(const BackwardUnit<T>& unit) {
+template <int L, int N, typename T, typename A, typename P>
+void backward_any(const BackwardUnit<T, A, P>& unit) {
   if (unit.dx && unit.dvalues) {
-    backward_as<T, L, N, true, true>(unit);
+    backward_as<L, N, true, true>(unit);
   } else if (unit.dx) {
-    backward_as<T, L, N, true, false>(unit);
+    backward_as<L, N, true, false>(unit);
   } else {
-    backward_as<T, L, N, false, true>(unit);
+    backward_as<L, N, false, true>(unit);
   }
 }
 
@@ -600,8 +602,8 @@ void unpack(const UnpackUnit<T>& unit) {
 
 // ---- Sums over samples
 
-template <typename T, int L, int N>
-void sum_tile(const SumUnit<T>& unit) {
+template <int L, int N, typename T, typename P>
+void sum_tile(const SumUnit<T, P>& unit) {
   using V = Vector<T, L>;
   constexpr int G = kGroup<T, L>;
   for (int64_t f = unit.first; f < unit.last; f += G) {
@@ -609,8 +611,8 @@ void sum_tile(const SumUnit<T>& unit) {
     const int count = f + G < unit.last ? G : static_cast<int>(unit.last - f);
     for (int i = 0; i < G; ++i) {
       totals[i] = V{};
-      const T* const row = unit.packed + (f + i) * (L * N);
-      for (int n = 0; n < N && i < count; ++n) totals[i] += load<V>(row + n * L);
+      const P* const row = unit.packed + (f + i) * (L * N);
+      for (int n = 0; n < N && i < count; ++n) totals[i] += vector_at<T, L>(row, n);
     }
     add_sums<T, L>(totals, count, unit.sums + f);
   }
@@ -618,13 +620,12 @@ void sum_tile(const SumUnit<T>& unit) {
 
 // ---- Sampled products
 
-template <typename T, int L, int N>
+template <int L, int N, typename T>
 void pairs_tile(const PairsUnit<T>& unit) {
   using V = Vector<T, L>;
   constexpr int64_t width = L * N;
-  Products<T, L> products;
+  Products<T, L, true> products;
   products.count = 0;
-  products.accumulate = true;
   products.target = unit.products + unit.first;
   for (int64_t k = unit.first; k < unit.last; ++k) {
     const T* const g = unit.packed_grad + unit.rows[k] * width;
@@ -640,32 +641,36 @@ void pairs_tile(const PairsUnit<T>& unit) {
 
 // ---- Choice of the tile width at run time
 
-// Calls `run<T, lanes, vectors>` for a width of some whole vectors or a part of one.  The driver
-// chooses from these; any other would leave the results unwritten.
-#define REGROW_FOR_WIDTH(width, run, ...)                                          \
-  do {                                                                             \
-    constexpr int L = kLanes<T>;                                                   \
-    const int32_t w = (width);                                                     \
-    if (w == 1) return run<T, 1, 1>(__VA_ARGS__);                                  \
-    if constexpr (L > 2) if (w == 2) return run<T, 2, 1>(__VA_ARGS__);             \
-    if constexpr (L > 4) if (w == 4) return run<T, 4, 1>(__VA_ARGS__);             \
-    if constexpr (L > 8) if (w == 8) return run<T, 8, 1>(__VA_ARGS__);             \
-    if (w == L) return run<T, L, 1>(__VA_ARGS__);                                  \
-    if (w == 2 * L) return run<T, L, 2>(__VA_ARGS__);                              \
-    if (w == 3 * L) return run<T, L, 3>(__VA_ARGS__);                              \
-    if (w == 4 * L) return run<T, L, 4>(__VA_ARGS__);                              \
-    if constexpr (kVectors >= 8) if (w == 8 * L) return run<T, L, 8>(__VA_ARGS__); \
-    __builtin_trap();                                                              \
+// Calls `run<lanes, vectors>` for a width of some whole vectors or a part of one, or where two
+// samples share a word, of some pairs of vectors.  The driver chooses from these; any other would
+// leave the results unwritten.
+#define REGROW_FOR_WIDTH(P, width, run, ...)                                           \
+  do {                                                                                 \
+    constexpr int L = kLanes<T>, share = sizeof(T) / sizeof(P);                        \
+    const int32_t w = (width);                                                         \
+    if constexpr (share == 1) {                                                        \
+      if (w == 1) return run<1, 1>(__VA_ARGS__);                                       \
+      if constexpr (L > 2) if (w == 2) return run<2, 1>(__VA_ARGS__);                  \
+      if constexpr (L > 4) if (w == 4) return run<4, 1>(__VA_ARGS__);                  \
+      if constexpr (L > 8) if (w == 8) return run<8, 1>(__VA_ARGS__);                  \
+      if (w == L) return run<L, 1>(__VA_ARGS__);                                       \
+      if (w == 3 * L) return run<L, 3>(__VA_ARGS__);                                   \
+    }                                                                                  \
+    if (w == 2 * L) return run<L, 2>(__VA_ARGS__);                                     \
+    if (w == 4 * L) return run<L, 4>(__VA_ARGS__);                                     \
+    if constexpr (share > 1 && kVectors >= 8) if (w == 6 * L) return run<L, 6>(__VA_ARGS__); \
+    if constexpr (kVectors >= 8) if (w == 8 * L) return run<L, 8>(__VA_ARGS__);        \
+    __builtin_trap();                                                                  \
   } while (false)
 
-template <typename T>
-void forward(const ForwardUnit<T>& unit) {
-  REGROW_FOR_WIDTH(unit.width, forward_tile, unit);
+template <typename T, typename A, typename P>
+void forward(const ForwardUnit<T, A, P>& unit) {
+  REGROW_FOR_WIDTH(P, unit.width, forward_tile, unit);
 }
 
-template <typename T>
-void backward(const BackwardUnit<T>& unit) {
-  REGROW_FOR_WIDTH(unit.width, backward_any, unit);
+template <typename T, typename A, typename P>
+void backward(const BackwardUnit<T, A, P>& unit) {
+  REGROW_FOR_WIDTH(P, unit.width, backward_any, unit);
 }
 
 template <typename T>
@@ -679,24 +684,32 @@ void backward_rows(const RowsUnit<T>& unit) {
   __builtin_trap();
 }
 
-template <typename T>
-void sum(const SumUnit<T>& unit) {
-  REGROW_FOR_WIDTH(unit.width, sum_tile, unit);
+template <typename T, typename P>
+void sum(const SumUnit<T, P>& unit) {
+  REGROW_FOR_WIDTH(P, unit.width, sum_tile, unit);
 }
 
 template <typename T>
 void pairs(const PairsUnit<T>& unit) {
-  REGROW_FOR_WIDTH(unit.width, pairs_tile, unit);
+  REGROW_FOR_WIDTH(T, unit.width, pairs_tile, unit);
+}
+
+template <typename T, typename A = T, typename P = A>
+constexpr ProductKernels<T, A, P> product_kernels() {
+  constexpr int share = sizeof(T) / sizeof(P);
+  return {share == 1 ? 1 : share * kLanes<T>, share * kLanes<T>, kVectors / share, &pack<T, A, P>,
+          &sum<T, P>, &forward<T, A, P>, &backward<T, A, P>};
 }
 
 template <typename T>
 constexpr Kernels<T> kernels() {
-  return {kLanes<T>, kVectors, &pack<T>, &sum<T>, &forward<T>, &backward<T>, &backward_rows<T>,
-          &unpack<T>, &pairs<T>, &expand<T>, &compress<T>, &above<T>};
+  return {product_kernels<T>(), &backward_rows<T>, &unpack<T>, &pairs<T>, &expand<T>,
+          &compress<T>, &above<T>};
 }
 
 }  // namespace
 
-extern const Isa REGROW_ISA = {REGROW_ISA_NAME, kernels<float>(), kernels<double>()};
+extern const Isa REGROW_ISA = {REGROW_ISA_NAME, kernels<float>(), kernels<double>(),
+                               product_kernels<float, BFloat16>()};
 
 }  // namespace regrow

@@ -53,37 +53,47 @@ void check_range(const char* name, const Size* places, Size count, Size limit) {
   }
 }
 
-void linear_forward(int itemsize, Address x, Address values, Address indptr, Address indices,
-                    Address bias, Address y, bool rectified, Size batch, Size n_in, Size n_out,
-                    Size nnz, int threads) {
+// Calls `body` with a value of the type of the values, and one of the type of the activations.
+template <typename F>
+void with_types(int itemsize, bool low, F&& body) {
+  if (low && itemsize == sizeof(float)) return body(float{}, regrow::BFloat16{});
+  with_type<float, double>(itemsize, [&](auto zero) { body(zero, zero); });
+}
+
+void linear_forward(int itemsize, bool low, Address x, Address values, Address indptr,
+                    Address indices, Address bias, Address y, bool rectified, Size batch, Size n_in,
+                    Size n_out, Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
-  with_type<float, double>(itemsize, [&](auto zero) {
+  with_types(itemsize, low, [&](auto zero, auto activation) {
     using T = decltype(zero);
-    regrow::run(Forward<T>{array<const T>("x", x, batch * n_in),
-                           array<const T>("values", values, nnz),
-                           array<const Size>("indptr", indptr, n_out + 1),
-                           array<const std::int32_t>("indices", indices, nnz),
-                           optional<const T>(bias), array<T>("y", y, batch * n_out), batch, n_in,
-                           n_out, nnz, rectified},
+    using A = decltype(activation);
+    regrow::run(Forward<T, A>{array<const A>("x", x, batch * n_in),
+                              array<const T>("values", values, nnz),
+                              array<const Size>("indptr", indptr, n_out + 1),
+                              array<const std::int32_t>("indices", indices, nnz),
+                              optional<const T>(bias), array<A>("y", y, batch * n_out), batch, n_in,
+                              n_out, nnz, rectified},
                 threads);
   });
 }
 
-void linear_backward(int itemsize, Address grad, Address y, Address x, Address values,
+void linear_backward(int itemsize, bool low, Address grad, Address y, Address x, Address values,
                      Address t_indptr, Address t_indices, Address t_perm, Address indptr,
-                     Address indices, Address dx, Address dvalues, Address dbias, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
+                     Address indices, Address dx, Address dvalues, Address dbias, Size batch,
+                     Size n_in, Size n_out, Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
-  with_type<float, double>(itemsize, [&](auto zero) {
+  with_types(itemsize, low, [&](auto zero, auto activation) {
     using T = decltype(zero);
-    regrow::run(Backward<T>{array<const T>("grad", grad, batch * n_out), optional<const T>(y),
-                            array<const T>("x", x, batch * n_in),
-                            array<const T>("values", values, nnz),
-                            array<const Size>("t_indptr", t_indptr, n_in + 1),
-                            array<const std::int32_t>("t_indices", t_indices, nnz),
-                            array<const std::int32_t>("t_perm", t_perm, nnz),
-                            optional<const Size>(indptr), optional<const std::int32_t>(indices),
-                            optional<T>(dx), optional<T>(dvalues), optional<T>(dbias), batch, n_in,
-                            n_out, nnz},
+    using A = decltype(activation);
+    regrow::run(Backward<T, A>{array<const A>("grad", grad, batch * n_out), optional<const A>(y),
+                               array<const A>("x", x, batch * n_in),
+                               array<const T>("values", values, nnz),
+                               array<const Size>("t_indptr", t_indptr, n_in + 1),
+                               array<const std::int32_t>("t_indices", t_indices, nnz),
+                               array<const std::int32_t>("t_perm", t_perm, nnz),
+                               optional<const Size>(indptr), optional<const std::int32_t>(indices),
+                               optional<A>(dx), optional<T>(dvalues), optional<T>(dbias), batch,
+                               n_in, n_out, nnz},
                 threads);
   });
 }

@@ -9,6 +9,14 @@
 
 namespace regrow {
 
+// A number of bfloat16: the upper half of a float.
+struct BFloat16 {
+  std::uint16_t bits;
+};
+
+// Types of a product: it is computed in T, activations and their gradients are stored as A, and P is
+// what they are packed as.  Values, biases and their gradients are always T.
+
 // A batch is worked on in tiles of `width` columns (samples); the last one is `last` wide, padded
 // with zeros.  Tile t starts at sample t * width, and its packed operand at t * width * features.
 struct Tiles {
@@ -19,14 +27,14 @@ struct Tiles {
 };
 
 // Rows [first, last) of the weight, one tile: y = bias + W x, or the positive part of that.
-template <typename T>
+template <typename T, typename A = T, typename P = A>
 struct ForwardUnit {
-  const T* packed;  // [n_in, width] of this tile
+  const P* packed;  // [n_in, width] of this tile
   const T* values;
   const std::int64_t* indptr;
   const std::int32_t* indices;
   const T* bias;  // may be null
-  T* y;           // first sample of the tile, row-major
+  A* y;           // first sample of the tile, row-major
   std::int64_t n_out;
   std::int64_t first;
   std::int64_t last;
@@ -35,36 +43,23 @@ struct ForwardUnit {
   bool rectified;
 };
 
-// What is read of the packed operand at a time: all features, or blocks of so many that one stays in
-// the second-level cache.  Sums over several blocks need room, and so do the places at which a
-// column passes from one block to the next.
-template <typename T>
-struct FeatureBlocks {
-  std::int64_t features;  // of a block, at least 1
-  T* sums;                // [last - first, width] of the unit; unused if one block is all
-  std::int64_t* places;   // [last - first], likewise
-};
-
 // Columns [first, last) of the weight, one tile: dx = W^T dy and dW = dy x^T at the connections.
-template <typename T>
+template <typename T, typename A = T, typename P = A>
 struct BackwardUnit {
-  const T* packed;  // [n_out, width] of this tile
-  const T* x;       // first sample of the tile, row-major
+  const P* packed;  // [n_out, width] of this tile
+  const A* x;       // first sample of the tile, row-major
   const T* values;
   const std::int64_t* t_indptr;
   const std::int32_t* t_indices;
   const std::int32_t* t_perm;  // null if values and dvalues are in column order
-  T* dx;                       // like x; null if not wanted
-  T* dvalues;                  // null if not wanted
+  A* dx;                       // like x; null if not wanted
+  T* dvalues;                  // written, or in column order added to; null if not wanted
   std::int64_t n_in;
-  std::int64_t n_out;
   std::int64_t first;
   std::int64_t last;
   std::int32_t width;
   std::int32_t samples;
-  bool accumulate;  // add to dvalues, which hold sums; always so in column order
-  bool far;         // values and dvalues are too large for the second-level cache
-  FeatureBlocks<T> blocks;
+  bool far;  // values and dvalues are too large for the second-level cache
 };
 
 // Connections of some rows, or in columns [first, last) of the weight, in row order, one narrow tile:
@@ -115,22 +110,22 @@ struct PairsUnit {
 
 // Features [first, last) of one tile, turned from row-major into feature-major.  Where there is a
 // gate, zeros stand for what meets a number of it that is not positive.
-template <typename T>
+template <typename T, typename A = T, typename P = A>
 struct PackUnit {
-  const T* source;  // first sample of the tile, row-major
-  T* packed;        // [features, width]
+  const A* source;  // first sample of the tile, row-major
+  P* packed;        // [features, width]
   std::int64_t features;
   std::int64_t first;
   std::int64_t last;
   std::int32_t width;
   std::int32_t samples;
-  const T* gate = nullptr;  // like source
+  const A* gate = nullptr;  // like source
 };
 
 // Features [first, last) of one packed tile, each summed over its samples.
-template <typename T>
+template <typename T, typename P = T>
 struct SumUnit {
-  const T* packed;  // [features, width]
+  const P* packed;  // [features, width]
   T* sums;          // [features], added to
   std::int64_t first;
   std::int64_t last;
@@ -151,14 +146,19 @@ struct BitsUnit {
   std::int64_t last;
 };
 
+template <typename T, typename A = T, typename P = A>
+struct ProductKernels {
+  std::int32_t least;    // samples of the narrowest tile
+  std::int32_t lanes;    // samples whose packed numbers make a vector
+  std::int32_t vectors;  // of packed numbers, in the widest tile
+  void (*pack)(const PackUnit<T, A, P>&);
+  void (*sum)(const SumUnit<T, P>&);
+  void (*forward)(const ForwardUnit<T, A, P>&);
+  void (*backward)(const BackwardUnit<T, A, P>&);
+};
+
 template <typename T>
-struct Kernels {
-  std::int32_t lanes;    // elements of a vector
-  std::int32_t vectors;  // vectors in the widest tile
-  void (*pack)(const PackUnit<T>&);
-  void (*sum)(const SumUnit<T>&);
-  void (*forward)(const ForwardUnit<T>&);
-  void (*backward)(const BackwardUnit<T>&);
+struct Kernels : ProductKernels<T> {
   void (*backward_rows)(const RowsUnit<T>&);
   void (*unpack)(const UnpackUnit<T>&);
   void (*pairs)(const PairsUnit<T>&);
@@ -171,9 +171,11 @@ struct Isa {
   const char* name;
   Kernels<float> single;
   Kernels<double> wide;
+  ProductKernels<float, BFloat16> low;
 };
 
-// Tile widths that the kernels know: 1, 2, 4, ... below one vector, then 1, 2, 3, 4 and 8 vectors.
+// Tile widths that the kernels know: 1, 2, 4, ... below one vector, where these are not less than
+// `least`, then 1, 2, 3, 4 and 8 vectors.
 extern const Isa isa_portable;
 #if defined(REGROW_X86)
 extern const Isa isa_avx2;

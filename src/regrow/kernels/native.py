@@ -1,6 +1,7 @@
 """The products of a sparse layer by the C++ extension: the same functions as `reference`, fast.
 
-CPU tensors of float32 or float64 only.  Dtypes and shapes are checked here, on every call; that the
+CPU tensors of float32 or float64 only; the products of a layer also take activations of bfloat16
+beside values of float32, and sum in float32.  Dtypes and shapes are checked here, on every call; that the
 indices are in range is not, for `Topology` checks them once (see `check_structure` for arrays of
 unknown origin).  The number of threads is that of torch, and no result depends on it, bit for bit.
 """
@@ -25,6 +26,8 @@ else:
 
 _FLOATS = (torch.float32, torch.float64)
 _BITS = 16  # of a word of marks
+# Samples of bfloat16 up to which more time is lost by empty places of vectors than gained.
+_FEW = 16
 
 
 def available() -> bool:
@@ -49,6 +52,12 @@ def isa() -> str:
     return name
 
 
+def stored(x: Tensor, computed: torch.dtype) -> torch.dtype:
+    """The dtype in which a product takes activations that are like ``x``, beside such values."""
+    low = x.dtype == torch.bfloat16 and computed == torch.float32 and x.shape[0] > _FEW
+    return x.dtype if low else computed
+
+
 def linear_forward(
     x: Tensor,
     values: Tensor,
@@ -61,15 +70,17 @@ def linear_forward(
     """Multiply a batch by a sparse weight; as `reference.linear_forward`."""
     batch, n_in = _matrix("x", x)
     (nnz,), dtype = _vector("values", values), _float("values", values)
-    x = _ready("x", x, dtype, batch, n_in)
+    activations = _activations(x, dtype)
+    x = _ready("x", x, activations, batch, n_in)
     values = _ready("values", values, dtype, nnz)
     indptr = _ready("indptr", indptr, torch.int64, n_out + 1)
     indices = _ready("indices", indices, torch.int32, nnz)
     if bias is not None:
         bias = _ready("bias", bias, dtype, n_out)
-    y = torch.empty((batch, n_out), dtype=dtype)
+    y = torch.empty((batch, n_out), dtype=activations)
     _native.linear_forward(
-        y.itemsize,
+        values.itemsize,
+        activations != dtype,
         x.data_ptr(),
         values.data_ptr(),
         indptr.data_ptr(),
@@ -102,8 +113,9 @@ def linear_backward(
     """Differentiate `linear_forward`; as `reference.linear_backward`."""
     (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
     (nnz,), dtype = _vector("values", values), _float("values", values)
-    grad = _ready("grad", grad, dtype, batch, n_out)
-    x = _ready("x", x, dtype, batch, n_in)
+    activations = _activations(x, dtype)
+    grad = _ready("grad", grad, activations, batch, n_out)
+    x = _ready("x", x, activations, batch, n_in)
     values = _ready("values", values, dtype, nnz)
     t_indptr = _ready("t_indptr", t_indptr, torch.int64, n_in + 1)
     t_indices = _ready("t_indices", t_indices, torch.int32, nnz)
@@ -112,13 +124,14 @@ def linear_backward(
         indptr = _ready("indptr", rows[0], torch.int64, n_out + 1)
         rows = indptr, _ready("indices", rows[1], torch.int32, nnz)
     if y is not None:
-        y = _ready("y", y, dtype, batch, n_out)
+        y = _ready("y", y, activations, batch, n_out)
     if dbias is not None:
         dbias = _target("dbias", dbias, dtype, n_out)
     dx = torch.empty_like(x) if need_x else None
     dvalues = torch.empty_like(values) if need_values else None
     _native.linear_backward(
-        x.itemsize,
+        values.itemsize,
+        activations != dtype,
         grad.data_ptr(),
         0 if y is None else y.data_ptr(),
         x.data_ptr(),
@@ -312,6 +325,12 @@ def _float(name: str, tensor: Tensor) -> torch.dtype:
     if tensor.dtype not in _FLOATS:
         raise TypeError(f"{name} must be float32 or float64, got {_dtype(tensor.dtype)}")
     return tensor.dtype
+
+
+def _activations(x: Tensor, values: torch.dtype) -> torch.dtype:
+    """The dtype that activations must have beside values of this one."""
+    low = x.dtype == torch.bfloat16 and values == torch.float32
+    return torch.bfloat16 if low else values
 
 
 def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:

@@ -22,6 +22,7 @@ Backward = Callable[..., tuple[Tensor, Tensor, Tensor]]
 COMPUTES = ("auto", "csr", "dense")
 
 _NATIVE_DTYPES = (torch.float32, torch.float64)
+_HALF_DTYPES = (torch.bfloat16, torch.float16)
 
 
 _said = False
@@ -65,7 +66,7 @@ def _linear(
 
     Args:
         x: Input ``[batch, in]``. Its dtype is that of the result; it may be of lower precision
-            than the values (autocast), and is then raised where the kernel needs it.
+            than the values (autocast). Products of bfloat16 are summed in float32.
         values: One value per connection ``[nnz]``.
         bias: ``[out]`` or None.
         indptr: Row pointers, int64 ``[out + 1]``.
@@ -128,19 +129,16 @@ def _linear_backward(
         capture.record(values, x, grad, y)
     chosen = _resolve(compute, x, values, operands, True) if any(wanted) else ""
     dx = dvalues = None
-    dbias = grad.new_empty(grad.shape[1] if need_bias else 0)
-    if chosen == "csr" and x.dtype == values.dtype == grad.dtype and x.numel():
-        into = dbias if need_bias else None
-        dx, dvalues = _csr_backward(grad, x, values, operands, *wanted, y, into)
-        return *filled(dx, dvalues, x, values), dbias
+    if chosen == "csr" and x.numel():
+        dx, dvalues, into = _csr_backward(grad, x, values, operands, *wanted, need_bias, y)
+        return *filled(dx, dvalues, x, values), grad.new_empty(0) if into is None else into
     if y is not None:
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
-    if need_bias:
-        torch.sum(grad, 0, out=dbias)
+    dbias = grad.sum(0) if need_bias else grad.new_empty(0)
     if chosen == "dense":
         dx, dvalues = _dense_backward(grad, x, values, indptr, indices, *wanted)
     elif chosen:
-        dx, dvalues = _csr_backward(grad, x, values, operands, *wanted)
+        dx, dvalues, _ = _csr_backward(grad, x, values, operands, *wanted)
     return *filled(dx, dvalues, x, values), dbias
 
 
@@ -152,13 +150,11 @@ def _csr_forward(
     indices: Tensor,
     relu: bool = False,
 ) -> Tensor:
-    forward, weight = sparse_kernels(values).linear_forward, (values, indptr, indices)
-    n_out = indptr.numel() - 1
-    if x.dtype == values.dtype and (bias is None or bias.dtype == values.dtype):
-        same: Tensor = forward(x, *weight, n_out, bias, relu)
-        return same
-    raised = None if bias is None else bias.to(values.dtype)
-    y: Tensor = forward(x.to(values.dtype), *weight, n_out, raised, relu)
+    kernels, stored, computed = _kernels_for(x, values)
+    y: Tensor = kernels.linear_forward(
+        *(x.to(stored), values.to(computed), indptr, indices, indptr.numel() - 1),
+        *(None if bias is None else bias.to(computed), relu),
+    )
     return y.to(x.dtype)
 
 
@@ -169,14 +165,29 @@ def _csr_backward(
     operands: tuple[Tensor, ...],
     need_x: bool,
     need_values: bool,
+    need_bias: bool = False,
     y: Tensor | None = None,
-    dbias: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
-    dx, dvalues = sparse_kernels(values).linear_backward(
-        *(grad.to(values.dtype), x.to(values.dtype), values, *operands[2:]),
-        *(need_x, need_values, operands[:2], y, dbias),
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    kernels, stored, computed = _kernels_for(x, values)
+    dbias = grad.new_empty(grad.shape[1], dtype=computed) if need_bias else None
+    dx, dvalues = kernels.linear_backward(
+        *(grad.to(stored), x.to(stored), values.to(computed), *operands[2:]),
+        *(need_x, need_values, operands[:2], None if y is None else y.to(stored), dbias),
     )
-    return (None if dx is None else dx.to(x.dtype)), dvalues
+    return (
+        None if dx is None else dx.to(x.dtype),
+        None if dvalues is None else dvalues.to(values.dtype),
+        None if dbias is None else dbias.to(grad.dtype),
+    )
+
+
+def _kernels_for(x: Tensor, values: Tensor) -> tuple[Any, torch.dtype, torch.dtype]:
+    """The kernels of a sparse product, and the dtypes that they take: activations and values."""
+    computed = values.dtype
+    if computed in _HALF_DTYPES and values.device.type == "cpu" and native.available():
+        return native, native.stored(x, torch.float32), torch.float32
+    kernels = sparse_kernels(values)
+    return kernels, native.stored(x, computed) if kernels is native else computed, computed
 
 
 def _dense_weight(
