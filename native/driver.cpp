@@ -31,6 +31,9 @@ constexpr Size kMostPart = 1'048'576;
 // Connections of a part for each feature, at least, so that packing the operand anew for every part
 // is little beside them.
 constexpr Size kPartShare = 64;
+// Values and their gradients in row order lie all over the memory for who goes through the columns:
+// where they are too large for the cache, they are asked for so many connections before their turn.
+constexpr Size kAhead = 64;
 constexpr Size kPackedBytes = Size{64} << 20;
 // Samples of a feature in a tile, where nothing speaks for more or fewer: two cache lines.
 constexpr Size kUsualBytes = 128;
@@ -311,7 +314,7 @@ void run(const Backward<T, A>& product, int threads) {
   const Size ordered = in_place ? 0 : whole_lines<T>(parts.connections);
   Scratch scratch;
   char* const buffers = scratch.get<char>(packed + threads * 2 * ordered);
-  const bool far = in_place && p.nnz * Size{sizeof(T)} > level2_bytes() / 4;
+  const bool far = p.nnz * Size{sizeof(T)} > level2_bytes() / 4;
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     A* const operand = reinterpret_cast<A*>(buffers);
@@ -329,8 +332,14 @@ void run(const Backward<T, A>& product, int threads) {
       const std::int32_t* const perm = p.t_perm + begin;
       T* const values = reinterpret_cast<T*>(room);
       T* const dvalues = reinterpret_cast<T*>(room + ordered);
+      const auto in_order = [&](const T* target, auto&& body) {
+        for (Size c = 0; c < count; ++c) {
+          if (far) __builtin_prefetch(target + perm[std::min(c + kAhead, count - 1)], 1, 3);
+          body(c, perm[c]);
+        }
+      };
       if (!in_place && p.dx)
-        for (Size c = 0; c < count; ++c) values[c] = p.values[perm[c]];
+        in_order(p.values, [&](Size c, Size slot) { values[c] = p.values[slot]; });
       if (!in_place && p.dvalues) std::fill(dvalues, dvalues + count, T(0));
       for (Size tile = 0; tile < part.count; ++tile) {
         const Size start = tile * part.width, sample = first * tiles.width + start;
@@ -348,9 +357,9 @@ void run(const Backward<T, A>& product, int threads) {
       }
       if (in_place || !p.dvalues) return;
       if (first > 0) {
-        for (Size c = 0; c < count; ++c) p.dvalues[perm[c]] += dvalues[c];
+        in_order(p.dvalues, [&](Size c, Size slot) { p.dvalues[slot] += dvalues[c]; });
       } else {
-        for (Size c = 0; c < count; ++c) p.dvalues[perm[c]] = dvalues[c];
+        in_order(p.dvalues, [&](Size c, Size slot) { p.dvalues[slot] = dvalues[c]; });
       }
     });
   }

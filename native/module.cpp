@@ -56,8 +56,10 @@ void check_range(const char* name, const Size* places, Size count, Size limit) {
 // Calls `body` with a value of the type of the values, and one of the type of the activations.
 template <typename F>
 void with_types(int itemsize, bool low, F&& body) {
-  if (low && itemsize == sizeof(float)) return body(float{}, regrow::BFloat16{});
-  with_type<float, double>(itemsize, [&](auto zero) { body(zero, zero); });
+  if (!low) return with_type<float, double>(itemsize, [&](auto zero) { body(zero, zero); });
+  if (itemsize != sizeof(float))
+    throw std::invalid_argument("itemsize must be 4 beside bfloat16, got " + std::to_string(itemsize));
+  body(float{}, regrow::BFloat16{});
 }
 
 void linear_forward(int itemsize, bool low, Address x, Address values, Address indptr,

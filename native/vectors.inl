@@ -196,8 +196,8 @@ REGROW_INLINE void turn_square(Vector<T, L>* v) {
 }
 
 // target[c * target_stride + r] = source[r * source_stride + c] for squares of whole cache lines, as
-// far as these go; returns the first row that is left.  Every line of the source is read at once:
-// rows that are a power of two apart would drive each other out of the cache before the next read.
+// far as these go; returns the first row that is left.  Every line of either side is met once: rows
+// that are a power of two apart would drive each other out of the cache before the next time.
 template <typename T, int L>
 int64_t turn_squares(const T* source, int64_t source_stride, T* target, int64_t target_stride,
                      int64_t rows, int64_t columns) {
@@ -251,7 +251,7 @@ void turn_all(const T* source, int64_t source_stride, T* target, int64_t target_
               int64_t rows, int64_t columns) {
   constexpr int L = kLanes<T>, G = kGroup<T, L>;
   int64_t r = 0;
-  if constexpr (AlongSource && L * sizeof(T) == 64)
+  if constexpr (L * sizeof(T) == 64)
     if (columns % L == 0)
       r = turn_squares<T, L>(source, source_stride, target, target_stride, rows, columns);
   if constexpr (!AlongSource && L * sizeof(T) < 64)
@@ -264,10 +264,16 @@ void turn_all(const T* source, int64_t source_stride, T* target, int64_t target_
       target[c * target_stride + r] = source[r * source_stride + c];
 }
 
+template <typename T>
+REGROW_INLINE void copy(const T* source, T* target, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) target[i] = source[i];
+}
+
 // Turns `samples` rows of a row-major operand into `features` rows of `width`, padded with zeros.
 template <typename T>
 void turn_in(const T* source, int64_t stride, T* target, int32_t width, int64_t samples,
              int64_t features) {
+  if (width == 1) return copy(source, target, features);
   turn_all<T, true>(source, stride, target, width, samples, features);
   if (samples == width) return;
   for (int64_t f = 0; f < features; ++f)
@@ -278,6 +284,7 @@ void turn_in(const T* source, int64_t stride, T* target, int32_t width, int64_t 
 template <typename T>
 void turn_out(const T* source, int32_t width, T* target, int64_t stride, int64_t samples,
               int64_t features) {
+  if (width == 1) return copy(source, target, features);
   turn_all<T, false>(source, width, target, stride, features, samples);
 }
 

@@ -364,15 +364,17 @@ def test_positions_out_of_range_are_refused() -> None:
 def test_the_extension_checks_sizes_and_addresses_itself() -> None:
     run = native._native.linear_forward
     with pytest.raises(ValueError, match=r"^n_in must be in .* got -1$"):
-        run(4, 0, 0, 0, 0, 0, 0, False, 1, -1, 1, 0, 1)
+        run(4, False, 0, 0, 0, 0, 0, 0, False, 1, -1, 1, 0, 1)
     with pytest.raises(ValueError, match=r"^nnz must be in .* got 2147483648$"):
-        run(4, 1, 1, 1, 1, 0, 1, False, 1, 1, 1, 2**31, 1)
+        run(4, False, 1, 1, 1, 1, 0, 1, False, 1, 1, 1, 2**31, 1)
     with pytest.raises(ValueError, match=r"^batch must be in "):
-        run(4, 1, 1, 1, 1, 0, 1, False, 2**62, 1, 1, 1, 1)
+        run(4, False, 1, 1, 1, 1, 0, 1, False, 2**62, 1, 1, 1, 1)
     with pytest.raises(ValueError, match=r"^x must have an address, got 0 for 12 elements$"):
-        run(4, 0, 1, 1, 1, 0, 1, False, 3, 4, 1, 1, 1)
+        run(4, False, 0, 1, 1, 1, 0, 1, False, 3, 4, 1, 1, 1)
     with pytest.raises(ValueError, match=r"^itemsize must be 4 or 8, got 2$"):
-        run(2, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, 1)
+        run(2, False, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, 1)
+    with pytest.raises(ValueError, match=r"^itemsize must be 4 beside bfloat16, got 8$"):
+        run(8, True, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """The products of a sparse layer by the C++ extension: the same functions as `reference`, fast.
 
 CPU tensors of float32 or float64 only; the products of a layer also take activations of bfloat16
-beside values of float32, and sum in float32.  Dtypes and shapes are checked here, on every call; that the
-indices are in range is not, for `Topology` checks them once (see `check_structure` for arrays of
-unknown origin).  The number of threads is that of torch, and no result depends on it, bit for bit.
+beside values of float32, and sum in float32.  Dtypes and shapes are checked here, on every call;
+that the indices are in range is not, for `Topology` checks them once (see `check_structure` for
+arrays of unknown origin).  The number of threads is that of torch, and no result depends on it, bit
+for bit.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def _structured_backward(
     if chosen == "dense":
         dx, dvalues = ops._dense_backward(grad, x, values, indptr, indices, *wanted)
     elif chosen == "csr":
-        dx, dvalues = ops._csr_backward(grad, x, values, operands, *wanted)
+        dx, dvalues, _ = ops._csr_backward(grad, x, values, operands, *wanted)
     else:
         dx, dvalues = _backward(grad, x, values, parts, kind, form, *wanted)
     return filled(dx, dvalues, x, values)
