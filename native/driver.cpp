@@ -71,9 +71,14 @@ Tiles tiles_of(Size batch, Size bytes, const ProductKernels<T, A, P>& kernels) {
 
 // Two cache lines of samples for every feature are best over a wide range.  More pay while the tile
 // leaves most of the second-level cache free, one line only if two are far too much for it.
+// A feature-major operand that is one tile need not be packed.
 template <typename T, typename A, typename P>
-Tiles plan(Size batch, Size features, const ProductKernels<T, A, P>& kernels) {
+Tiles plan(Size batch, Size features, const ProductKernels<T, A, P>& kernels,
+           bool by_features = false) {
   const Size most = kernels.vectors * kernels.lanes * Size{sizeof(P)};
+  const Size all = batch * Size{sizeof(P)};
+  if (by_features && all <= most && features * all <= level2_bytes() / 2)
+    return tiles_of(batch, most, kernels);
   Size bytes = features * kUsualBytes > 2 * level2_bytes() ? 64 : kUsualBytes;
   while (bytes < most && features * 2 * bytes <= level2_bytes() / 4) bytes *= 2;
   return tiles_of(batch, std::min(bytes, most), kernels);
@@ -102,11 +107,29 @@ Tiles part_of(const Tiles& tiles, Size first, Size count) {
   return part;
 }
 
-// Turns a row-major operand into feature-major tiles.
+// Activations or their gradients as they lie in the memory.
+template <typename A>
+struct Activations {
+  A* data;  // may be null
+  Size features;
+  Size pitch;  // 0 for row-major ones
+  A* from(Size sample) const { return data ? data + sample * (pitch ? 1 : features) : nullptr; }
+};
+
+template <typename A>
+Activations<A> activations(A* data, Size batch, Size features, bool by_features) {
+  return {data, features, by_features ? batch : 0};
+}
+
+// Brings the samples from `first` on into tiles, side by side; what is one such tile as it lies is
+// left there.
 template <typename T, typename A, typename P>
-const P* pack(const A* source, Size features, const Tiles& tiles, P* packed, int threads,
-              const A* gate = nullptr) {
+const P* pack(const Activations<const A>& all, Size first, const Tiles& tiles, P* packed,
+              int threads, const Activations<const A>& gate = {}) {
+  if constexpr (std::is_same_v<A, P>)
+    if (all.pitch && all.pitch == tiles.width && tiles.count == 1 && !gate.data) return all.data;
   const auto run_pack = product_kernels<T, A, P>().pack;
+  const Size features = all.features;
   Size blocks = 1;
   if (threads > 1 && features * tiles.batch >= kSerialWork)
     blocks = std::max<Size>(1, std::min(2 * threads / tiles.count, features / 256));
@@ -114,10 +137,10 @@ const P* pack(const A* source, Size features, const Tiles& tiles, P* packed, int
     const Size tile = unit / blocks, block = unit % blocks;
     const Size step = ceil_div(ceil_div(features, blocks), kAlign) * kAlign;
     const Size sample = tile * tiles.width;
-    run_pack({source + sample * features, packed + sample * features, features,
+    run_pack({all.from(first + sample), packed + sample * features, features,
               std::min(features, block * step), std::min(features, (block + 1) * step),
-              width_of(tiles, tile), samples_of(tiles, tile),
-              gate ? gate + sample * features : nullptr});
+              width_of(tiles, tile), samples_of(tiles, tile), gate.from(first + sample),
+              all.pitch});
   });
   return packed;
 }
@@ -180,6 +203,11 @@ Parts parts_of(const Size* t_indptr, Size columns, Size features, int threads, b
 
 int threads_for(Size work, int threads) { return work < kSerialWork ? 1 : std::max(1, threads); }
 
+template <typename T, typename A>
+Activations<const A> x_of(const Forward<T, A>& p) {
+  return activations(p.x, p.batch, p.n_in, p.by_features);
+}
+
 // Each thread packs a tile and uses it while it is in its cache.
 template <typename T, typename A, typename P>
 void forward_by_tiles(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, const Tiles& tiles,
@@ -190,9 +218,10 @@ void forward_by_tiles(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, 
   parallel(tiles.count, threads, [&](Size tile, int slot) {
     const FlushDenormals flushed;
     const Size sample = tile * tiles.width;
-    const P* const operand = pack<T>(p.x + sample * p.n_in, p.n_in, part_of(tiles, tile, 1),
-                                     buffers + slot * room, 1);
-    k.forward({operand, p.values, p.indptr, p.indices, p.bias, p.y + sample * p.n_out, p.n_out, 0,
+    const P* const operand =
+        pack<T>(x_of(p), sample, part_of(tiles, tile, 1), buffers + slot * room, 1);
+    const auto y = activations(p.y, p.batch, p.n_out, p.by_features);
+    k.forward({operand, p.values, p.indptr, p.indices, p.bias, y.from(sample), y.pitch, p.n_out, 0,
                p.n_out, width_of(tiles, tile), samples_of(tiles, tile), p.rectified});
   });
 }
@@ -208,15 +237,16 @@ void forward_by_rows(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, c
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     const Size sample = first * tiles.width;
-    const P* const operand = pack<T>(p.x + sample * p.n_in, p.n_in, part, packed, threads);
+    const P* const operand = pack<T>(x_of(p), sample, part, packed, threads);
     const Size blocks = std::clamp<Size>(std::min(ceil_div(8 * threads, part.count), most_blocks),
                                          1, ceil_div(p.n_out, kAlign));
     parallel(part.count * blocks, threads, [&](Size unit, int) {
       const FlushDenormals flushed;
       const Size tile = unit / blocks, block = unit % blocks;
       const Size start = tile * part.width;
+      const auto y = activations(p.y, p.batch, p.n_out, p.by_features);
       k.forward({operand + start * p.n_in, p.values, p.indptr, p.indices, p.bias,
-                 p.y + (sample + start) * p.n_out, p.n_out, split(p.indptr, p.n_out, block, blocks),
+                 y.from(sample + start), y.pitch, p.n_out, split(p.indptr, p.n_out, block, blocks),
                  split(p.indptr, p.n_out, block + 1, blocks), width_of(part, tile),
                  samples_of(part, tile), p.rectified});
     });
@@ -232,7 +262,9 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
   const Size rows = whole_lines<T>(p.n_out * width), columns = whole_lines<T>(p.n_in * width);
   char* const room = scratch.get<char>(rows + 2 * columns);
   T* const x = reinterpret_cast<T*>(room + rows);
-  const T* const grad = pack<T>(p.grad, p.n_out, tiles, reinterpret_cast<T*>(room), threads, p.y);
+  const Activations<const T> all_x{p.x, p.n_in, 0}, y{p.y, p.n_out, 0};
+  const T* const grad = pack<T>(Activations<const T>{p.grad, p.n_out, 0}, 0, tiles,
+                                reinterpret_cast<T*>(room), threads, y);
   if (p.dbias) add_samples<T>(grad, p.n_out, tiles, p.dbias, threads);
   RowsUnit<T> all{grad, x, p.values, p.indptr, p.indices, nullptr, p.dvalues, p.n_in,
                   p.n_out, 0, p.n_out, 0, p.n_in, width};
@@ -241,7 +273,7 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
   };
   if (threads == 1 && p.dx && p.dvalues) {
     tiles.width = tiles.last = 2 * width;  // the zeros behind the samples are the sums to be
-    pack<T>(p.x, p.n_in, tiles, x, threads);
+    pack<T>(all_x, 0, tiles, x, threads);
     const FlushDenormals flushed;
     all.dx = x + width;
     k.backward_rows(all);
@@ -253,7 +285,7 @@ void backward_in_rows(const Backward<T>& p, const Kernels<T>& k, int threads) {
   const Size by_columns = !p.dx ? 0 : !p.dvalues ? threads : std::max(1, threads / 2);
   const Size by_rows = !p.dvalues ? 0 : std::max<Size>(1, threads - by_columns);
   const Size step = ceil_div(ceil_div(p.n_in, std::max<Size>(1, by_columns)), kAlign) * kAlign;
-  if (p.dvalues) pack<T>(p.x, p.n_in, tiles, x, threads);
+  if (p.dvalues) pack<T>(all_x, 0, tiles, x, threads);
   parallel(by_columns + by_rows, threads, [&](Size part, int) {
     const FlushDenormals flushed;
     RowsUnit<T> unit = all;
@@ -280,7 +312,7 @@ void run(const Forward<T, A>& product, int threads) {
   const ProductKernels<T, A>& k = product_kernels<T, A>();
   const Size work = product.batch * (product.nnz + product.n_in + product.n_out);
   threads = threads_for(work, threads);
-  const Tiles tiles = plan(product.batch, product.n_in, k);
+  const Tiles tiles = plan(product.batch, product.n_in, k, product.by_features);
   if (threads == 1 || (tiles.count >= 2 * threads && work / tiles.count <= kMostTileWork)) {
     forward_by_tiles(product, k, tiles, threads);
   } else {
@@ -300,7 +332,7 @@ void run(const Backward<T, A>& product, int threads) {
   if constexpr (std::is_same_v<T, A>)
     if (p.indptr && p.indices && p.batch <= k.lanes)
       return backward_in_rows(p, product_kernels<T>(), threads);
-  const Tiles tiles = plan(p.batch, p.n_out, k);
+  const Tiles tiles = plan(p.batch, p.n_out, k, p.grad_by_features);
   // Values and their gradients are needed in column order, while they are stored in row order.  Where
   // one tile is all, they are read and written where they are; else that would be done anew for every
   // tile, and parts of them are brought into column order first.
@@ -312,18 +344,22 @@ void run(const Backward<T, A>& product, int threads) {
   const Size packed_tiles = shared ? packed_samples(part_of(tiles, 0, group)) : tiles.width;
   const Size packed = whole_lines<A>(packed_tiles * p.n_out);
   const Size ordered = in_place ? 0 : whole_lines<T>(parts.connections);
+  const auto x = activations(p.x, p.batch, p.n_in, p.x_by_features);
+  const auto dx = activations(p.dx, p.batch, p.n_in, p.x_by_features);
+  const auto grad = activations(p.grad, p.batch, p.n_out, p.grad_by_features);
+  const auto y = activations(p.y, p.batch, p.n_out, p.grad_by_features);
   Scratch scratch;
   char* const buffers = scratch.get<char>(packed + threads * 2 * ordered);
   const bool far = p.nnz * Size{sizeof(T)} > level2_bytes() / 4;
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
-    A* const operand = reinterpret_cast<A*>(buffers);
     const auto pack_grad = [&](Size sample, const Tiles& some, T* dbias) {
-      const Size start = sample * p.n_out;
-      pack<T>(p.grad + start, p.n_out, some, operand, threads, p.y ? p.y + start : nullptr);
-      if (dbias) add_samples<T>(operand, p.n_out, some, dbias, threads);
+      const A* const packed_grad =
+          pack<T>(grad, sample, some, reinterpret_cast<A*>(buffers), threads, y);
+      if (dbias) add_samples<T>(packed_grad, p.n_out, some, dbias, threads);
+      return packed_grad;
     };
-    if (shared) pack_grad(first * tiles.width, part, p.dbias);
+    const A* const operand = shared ? pack_grad(first * tiles.width, part, p.dbias) : nullptr;
     parallel(parts.count(), threads, [&](Size unit, int slot) {
       const FlushDenormals flushed;
       char* const room = buffers + packed + slot * 2 * ordered;
@@ -343,11 +379,12 @@ void run(const Backward<T, A>& product, int threads) {
       if (!in_place && p.dvalues) std::fill(dvalues, dvalues + count, T(0));
       for (Size tile = 0; tile < part.count; ++tile) {
         const Size start = tile * part.width, sample = first * tiles.width + start;
-        if (!shared) pack_grad(sample, part_of(part, tile, 1), unit == 0 ? p.dbias : nullptr);
-        BackwardUnit<T, A> work{operand + (shared ? start * p.n_out : 0), p.x + sample * p.n_in,
-                                p.values, p.t_indptr, p.t_indices, p.t_perm,
-                                p.dx ? p.dx + sample * p.n_in : nullptr, p.dvalues, p.n_in,
-                                columns, last, width_of(part, tile), samples_of(part, tile), far};
+        const A* const tile_grad =
+            shared ? operand + start * p.n_out
+                   : pack_grad(sample, part_of(part, tile, 1), unit == 0 ? p.dbias : nullptr);
+        BackwardUnit<T, A> work{tile_grad, x.from(sample), p.values, p.t_indptr, p.t_indices,
+                                p.t_perm, dx.from(sample), p.dvalues, x.pitch, p.n_in, columns,
+                                last, width_of(part, tile), samples_of(part, tile), far};
         if (!in_place) {
           work.values = values - begin;
           work.t_perm = nullptr;
@@ -384,8 +421,10 @@ void run(const Pairs<T>& product, int threads) {
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     const Size sample = first * tiles.width;
-    const T* const grad = pack<T>(p.grad + sample * p.n_out, p.n_out, part, packed_grad, threads);
-    const T* const x = pack<T>(p.x + sample * p.n_in, p.n_in, part, packed_x, threads);
+    const T* const grad = pack<T>(Activations<const T>{p.grad, p.n_out, 0}, sample, part,
+                                  packed_grad, threads);
+    const T* const x =
+        pack<T>(Activations<const T>{p.x, p.n_in, 0}, sample, part, packed_x, threads);
     parallel(ceil_div(p.count, unit_pairs), threads, [&](Size unit, int) {
       const FlushDenormals flushed;
       for (Size tile = 0; tile < part.count; ++tile) {

@@ -1,7 +1,8 @@
 // The products of a sparse layer: tiles, threads and scratch memory around the kernels.
 //
 // It is computed in T; activations and their gradients are stored as A, values and biases as T.
-// Activations and their gradients are row-major and contiguous.  Sizes and pointers are taken as
+// Activations and their gradients are contiguous, row-major or feature-major; the latter are of type
+// T, of more samples than a vector has, a multiple of these, and aligned as vectors are.  Sizes and pointers are taken as
 // checked, and so is the structure: indices in range, t_perm a permutation.
 #pragma once
 
@@ -19,6 +20,7 @@ struct Forward {
   A* y;           // [batch, n_out]
   std::int64_t batch, n_in, n_out, nnz;
   bool rectified;  // y is the positive part of the product
+  bool by_features = false;  // x and y are feature-major
 };
 
 template <typename T, typename A = T>
@@ -36,6 +38,8 @@ struct Backward {
   T* dvalues;  // [nnz], null if not wanted
   T* dbias;    // [n_out], null if not wanted; only beside one of the two
   std::int64_t batch, n_in, n_out, nnz;
+  bool x_by_features = false;     // x and dx are feature-major
+  bool grad_by_features = false;  // grad and y are
 };
 
 template <typename T>

@@ -54,8 +54,37 @@ REGROW_INLINE bool positive_or_nan(BFloat16 number) {
   return static_cast<uint16_t>(number.bits - 1) < 0x7FFF || number.bits > 0xFF80;
 }
 
+// The same for a feature-major operand.
+template <typename T>
+REGROW_INLINE void prefetch_features(const T* operand, int64_t pitch, int64_t samples,
+                                     int64_t first, int64_t count, int64_t last) {
+  constexpr int64_t kLine = 64 / int64_t{sizeof(T)};
+  for (int64_t f = first; f < first + count && f < last; ++f)
+    for (int64_t s = 0; s < samples; s += kLine)
+      __builtin_prefetch(operand + f * pitch + s, 0, 2);
+}
+
+// The same for a feature-major operand, whose samples are next to each other already.
+template <typename T>
+void pack_features(const PackUnit<T>& unit) {
+  for (int64_t f = unit.first; f < unit.last; ++f) {
+    prefetch_features(unit.source, unit.pitch, unit.samples, f + kBlock, 1, unit.last);
+    const T* const source = unit.source + f * unit.pitch;
+    const T* const gate = unit.gate ? unit.gate + f * unit.pitch : nullptr;
+    T* const packed = unit.packed + f * unit.width;
+    if (gate) {
+      for (int64_t s = 0; s < unit.samples; ++s) packed[s] = positive_or_nan(gate[s]) ? source[s] : T(0);
+    } else {
+      copy(source, packed, unit.samples);
+    }
+    for (int64_t s = unit.samples; s < unit.width; ++s) packed[s] = T(0);
+  }
+}
+
 template <typename T, typename A, typename P>
 void pack(const PackUnit<T, A, P>& unit) {
+  if constexpr (sizeof(A) == sizeof(T))
+    if (unit.pitch) return pack_features(unit);
   // Blocks of features, so that the target is still in the cache when its rows are filled up.
   constexpr bool kPlain = sizeof(P) == sizeof(T);
   constexpr int64_t kStep = (kPlain ? 4 : 2) * kBlock;
@@ -105,6 +134,28 @@ REGROW_INLINE void prefetch_row(const P* packed, int32_t index) {
   }
 }
 
+// Features [first, first + count) of a tile between their place in the memory and a block of rows that
+// are next to each other.
+template <typename T, typename A>
+REGROW_INLINE void bring_in(const A* source, int64_t pitch, int64_t features, int64_t first,
+                            T* block, int32_t width, int64_t samples, int64_t count) {
+  if (!pitch) return turn_in(source + first, features, block, width, samples, count);
+  if constexpr (sizeof(A) == sizeof(T)) {
+    for (int64_t f = 0; f < count; ++f) {
+      copy(source + (first + f) * pitch, block + f * width, samples);
+      for (int64_t s = samples; s < width; ++s) block[f * width + s] = T(0);
+    }
+  }
+}
+template <typename T, typename A>
+REGROW_INLINE void bring_out(const T* block, int32_t width, A* target, int64_t pitch,
+                             int64_t features, int64_t first, int64_t samples, int64_t count) {
+  if (!pitch) return turn_out(block, width, target + first, features, samples, count);
+  if constexpr (sizeof(A) == sizeof(T))
+    for (int64_t f = 0; f < count; ++f)
+      copy(block + f * width, target + (first + f) * pitch, samples);
+}
+
 // ---- Forward
 
 // Several sets of accumulators hide the latency of a multiply-add where the tile is narrow.
@@ -151,12 +202,21 @@ REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T*
 template <int L, int N, typename T, typename A, typename P>
 void forward_tile(const ForwardUnit<T, A, P>& unit) {
   constexpr int width = L * N;
+  if constexpr (sizeof(A) == sizeof(T)) {
+    if (unit.y_pitch && unit.samples == width) {
+      for (int64_t row = unit.first; row < unit.last; ++row) {
+        prefetch_features(unit.y, unit.y_pitch, width, row + 4, 1, unit.last);
+        forward_row<L, N>(unit, row, unit.y + row * unit.y_pitch);
+      }
+      return;
+    }
+  }
   alignas(64) T block[kBlock * width];
   for (int64_t row = unit.first; row < unit.last; row += kBlock) {
     const int64_t rows = row + kBlock < unit.last ? kBlock : unit.last - row;
-    prefetch_samples(unit.y, unit.n_out, unit.samples, row, rows, unit.last);
+    if (!unit.y_pitch) prefetch_samples(unit.y, unit.n_out, unit.samples, row, rows, unit.last);
     for (int64_t r = 0; r < rows; ++r) forward_row<L, N>(unit, row + r, block + r * width);
-    turn_out(block, width, unit.y + row, unit.n_out, unit.samples, rows);
+    bring_out(block, width, unit.y, unit.y_pitch, unit.n_out, row, unit.samples, rows);
   }
 }
 
@@ -332,6 +392,13 @@ REGROW_INLINE void backward_column(const BackwardUnit<T, A, P>& unit, int64_t be
 // Asks for what is written when these columns are done, and for what is read at the next ones.
 template <bool NeedX, bool NeedValues, typename T, typename A, typename P>
 REGROW_INLINE void prefetch_block(const BackwardUnit<T, A, P>& unit, int64_t column, int64_t columns) {
+  if (unit.x_pitch) {
+    if constexpr (NeedX)
+      prefetch_features(unit.dx, unit.x_pitch, unit.samples, column, columns, unit.last);
+    if constexpr (NeedValues)
+      prefetch_features(unit.x, unit.x_pitch, unit.samples, column + kBlock, kBlock, unit.last);
+    return;
+  }
   if constexpr (NeedX)
     prefetch_samples(unit.dx, unit.n_in, unit.samples, column, columns, unit.last);
   if constexpr (NeedValues)
@@ -352,13 +419,13 @@ void backward_tile(const BackwardUnit<T, A, P>& given) {
     const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
     prefetch_block<NeedX, NeedValues>(unit, column, columns);
     if constexpr (NeedValues)
-      turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
+      bring_in(unit.x, unit.x_pitch, unit.n_in, column, x_block, width, unit.samples, columns);
     for (int64_t c = 0; c < columns; ++c)
       backward_column<L, N, NeedX, NeedValues>(
           unit, unit.t_indptr[column + c], unit.t_indptr[column + c + 1], all,
           x_block + c * width, dx_block + c * width, products);
     if constexpr (NeedX)
-      turn_out(dx_block, width, unit.dx + column, unit.n_in, unit.samples, columns);
+      bring_out(dx_block, width, unit.dx, unit.x_pitch, unit.n_in, column, unit.samples, columns);
   }
   if constexpr (NeedValues) products.finish();
 }
@@ -486,7 +553,7 @@ void ordered_tile(const BackwardUnit<T, A, P>& unit) {
     const int64_t columns = column + kBlock < unit.last ? kBlock : unit.last - column;
     prefetch_block<NeedX, NeedValues>(unit, column, columns);
     if constexpr (NeedValues)
-      turn_in(unit.x + column, unit.n_in, x_block, width, unit.samples, columns);
+      bring_in(unit.x, unit.x_pitch, unit.n_in, column, x_block, width, unit.samples, columns);
     for (int64_t c = 0; c < columns; ++c) {
       const int64_t start = unit.t_indptr[column + c];
       const int64_t count = unit.t_indptr[column + c + 1] - start;
@@ -500,7 +567,7 @@ void ordered_tile(const BackwardUnit<T, A, P>& unit) {
       }
     }
     if constexpr (NeedX)
-      turn_out(dx_block, width, unit.dx + column, unit.n_in, unit.samples, columns);
+      bring_out(dx_block, width, unit.dx, unit.x_pitch, unit.n_in, column, unit.samples, columns);
   }
   if constexpr (NeedX && NeedValues) products.finish();
 }

@@ -26,6 +26,9 @@ struct Tiles {
   std::int32_t last;
 };
 
+// Activations and their gradients lie in the memory row-major, a sample after the other, or
+// feature-major, where a pitch says how far a feature is from the next; it is 0 for row-major ones.
+
 // Rows [first, last) of the weight, one tile: y = bias + W x, or the positive part of that.
 template <typename T, typename A = T, typename P = A>
 struct ForwardUnit {
@@ -34,7 +37,8 @@ struct ForwardUnit {
   const std::int64_t* indptr;
   const std::int32_t* indices;
   const T* bias;  // may be null
-  A* y;           // first sample of the tile, row-major
+  A* y;           // first sample of the tile
+  std::int64_t y_pitch;
   std::int64_t n_out;
   std::int64_t first;
   std::int64_t last;
@@ -47,13 +51,14 @@ struct ForwardUnit {
 template <typename T, typename A = T, typename P = A>
 struct BackwardUnit {
   const P* packed;  // [n_out, width] of this tile
-  const A* x;       // first sample of the tile, row-major
+  const A* x;       // first sample of the tile
   const T* values;
   const std::int64_t* t_indptr;
   const std::int32_t* t_indices;
   const std::int32_t* t_perm;  // null if values and dvalues are in column order
   A* dx;                       // like x; null if not wanted
   T* dvalues;                  // written, or in column order added to; null if not wanted
+  std::int64_t x_pitch;        // of x and dx
   std::int64_t n_in;
   std::int64_t first;
   std::int64_t last;
@@ -108,11 +113,11 @@ struct PairsUnit {
   std::int32_t width;
 };
 
-// Features [first, last) of one tile, turned from row-major into feature-major.  Where there is a
-// gate, zeros stand for what meets a number of it that is not positive.
+// Features [first, last) of one tile, brought side by side.  Where there is a gate, zeros stand for
+// what meets a number of it that is not positive.
 template <typename T, typename A = T, typename P = A>
 struct PackUnit {
-  const A* source;  // first sample of the tile, row-major
+  const A* source;  // first sample of the tile
   P* packed;        // [features, width]
   std::int64_t features;
   std::int64_t first;
@@ -120,6 +125,7 @@ struct PackUnit {
   std::int32_t width;
   std::int32_t samples;
   const A* gate = nullptr;  // like source
+  std::int64_t pitch = 0;
 };
 
 // Features [first, last) of one packed tile, each summed over its samples.

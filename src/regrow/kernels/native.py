@@ -27,7 +27,7 @@ else:
 
 _FLOATS = (torch.float32, torch.float64)
 _BITS = 16  # of a word of marks
-# Samples of bfloat16 up to which more time is lost by empty places of vectors than gained.
+# Samples of the longest vector.  Up to so many of bfloat16, empty places cost more than is gained.
 _FEW = 16
 
 
@@ -59,6 +59,23 @@ def stored(x: Tensor, computed: torch.dtype) -> torch.dtype:
     return x.dtype if low else computed
 
 
+def by_features(x: Tensor) -> bool:
+    """Whether activations ``[batch, n]`` are feature-major, and in a way that products can use.
+
+    The samples of a feature are next to each other then: whole vectors of them, aligned.
+    """
+    batch = x.shape[0]
+    return (
+        x.stride() == (1, batch)
+        and batch % _FEW == 0
+        and batch > _FEW
+        and x.shape[1] > 1
+        and x.dtype in _FLOATS
+        and x.is_cpu
+        and x.data_ptr() % 64 == 0
+    )
+
+
 def linear_forward(
     x: Tensor,
     values: Tensor,
@@ -72,13 +89,13 @@ def linear_forward(
     batch, n_in = _matrix("x", x)
     (nnz,), dtype = _vector("values", values), _float("values", values)
     activations = _activations(x, dtype)
-    x = _ready("x", x, activations, batch, n_in)
+    x, by_features = _laid_out("x", x, activations, batch, n_in)
     values = _ready("values", values, dtype, nnz)
     indptr = _ready("indptr", indptr, torch.int64, n_out + 1)
     indices = _ready("indices", indices, torch.int32, nnz)
     if bias is not None:
         bias = _ready("bias", bias, dtype, n_out)
-    y = torch.empty((batch, n_out), dtype=activations)
+    y = torch.empty(n_out, batch, dtype=dtype).t() if by_features else x.new_empty(batch, n_out)
     _native.linear_forward(
         values.itemsize,
         activations != dtype,
@@ -89,6 +106,7 @@ def linear_forward(
         0 if bias is None else bias.data_ptr(),
         y.data_ptr(),
         relu,
+        by_features,
         batch,
         n_in,
         n_out,
@@ -115,8 +133,10 @@ def linear_backward(
     (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
     (nnz,), dtype = _vector("values", values), _float("values", values)
     activations = _activations(x, dtype)
-    grad = _ready("grad", grad, activations, batch, n_out)
-    x = _ready("x", x, activations, batch, n_in)
+    if y is not None and y.stride() != grad.stride():
+        y, grad = y.contiguous(), grad.contiguous()
+    grad, grad_by_features = _laid_out("grad", grad, activations, batch, n_out)
+    x, x_by_features = _laid_out("x", x, activations, batch, n_in)
     values = _ready("values", values, dtype, nnz)
     t_indptr = _ready("t_indptr", t_indptr, torch.int64, n_in + 1)
     t_indices = _ready("t_indices", t_indices, torch.int32, nnz)
@@ -125,7 +145,7 @@ def linear_backward(
         indptr = _ready("indptr", rows[0], torch.int64, n_out + 1)
         rows = indptr, _ready("indices", rows[1], torch.int32, nnz)
     if y is not None:
-        y = _ready("y", y, activations, batch, n_out)
+        y, _ = _laid_out("y", y, activations, batch, n_out)
     if dbias is not None:
         dbias = _target("dbias", dbias, dtype, n_out)
     dx = torch.empty_like(x) if need_x else None
@@ -144,6 +164,8 @@ def linear_backward(
         0 if dx is None else dx.data_ptr(),
         0 if dvalues is None else dvalues.data_ptr(),
         0 if dbias is None else dbias.data_ptr(),
+        x_by_features,
+        grad_by_features,
         batch,
         n_in,
         n_out,
@@ -343,6 +365,15 @@ def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor
     if tensor.shape != shape:
         raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
     return tensor.contiguous()
+
+
+def _laid_out(
+    name: str, tensor: Tensor, dtype: torch.dtype, *shape: int
+) -> tuple[Tensor, bool]:
+    """Activations as a kernel can read them, and whether they are feature-major."""
+    if tensor.dtype == dtype and tensor.shape == shape and by_features(tensor):
+        return tensor, True
+    return _ready(name, tensor, dtype, *shape), False
 
 
 def _target(name: str, given: Tensor | None, dtype: torch.dtype, *shape: int) -> Tensor:

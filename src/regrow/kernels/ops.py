@@ -323,7 +323,9 @@ def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | Non
     needs = *ctx.needs_input_grad[:2], ctx.needs_input_grad[2] and ctx.has_bias
     found: tuple[Tensor, ...] = (grad,) * 3
     if any(needs):
-        found = backward(grad.contiguous(), x, values, *operands, ctx.compute, *needs, y)
+        if not native.by_features(grad):
+            grad = grad.contiguous()
+        found = backward(grad, x, values, *operands, ctx.compute, *needs, y)
     given = (part if need else None for part, need in zip(found, needs, strict=True))
     return *given, *(None,) * 8
 

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from regrow.kernels import dispatch, ops, structured
+from regrow.kernels import dispatch, native, ops, structured
+from regrow.kernels.operator import watched
 from regrow.layers import weight_gradient
 from regrow.layers.base import SparseLayer, given_topology
 from regrow.layers.conversion import Start, register, take_bias, take_weight
@@ -104,7 +105,8 @@ class SparseLinear(SparseLayer):
         x = self._ready(x)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         if x.dim() == 2:
-            return self._product(x.contiguous(), training)
+            keeps = native.by_features(x) and not watched()
+            return self._product(x if keeps else x.contiguous(), training)
         flat = x.reshape(-1, self.in_features).contiguous()
         return self._product(flat, training).view(*x.shape[:-1], self.out_features)
 
