@@ -36,7 +36,8 @@ namespace regrow {
 namespace {
 
 // Asks for the cache lines that hold features [first, first + count) of some samples, of those up to
-// `last`.  The rows of a row-major operand are too many for a prefetcher to follow each of them.
+// `last`.  The rows of a row-major operand are too many for a prefetcher to follow each of them, and
+// those of a feature-major one that a tile has a part of are far apart.
 template <typename T>
 REGROW_INLINE void prefetch_samples(const T* operand, int64_t stride, int64_t samples, int64_t first,
                                     int64_t count, int64_t last) {
@@ -48,13 +49,6 @@ REGROW_INLINE void prefetch_samples(const T* operand, int64_t stride, int64_t sa
   }
 }
 
-REGROW_INLINE bool positive_or_nan(float number) { return !(number <= 0); }
-REGROW_INLINE bool positive_or_nan(double number) { return !(number <= 0); }
-REGROW_INLINE bool positive_or_nan(BFloat16 number) {
-  return static_cast<uint16_t>(number.bits - 1) < 0x7FFF || number.bits > 0xFF80;
-}
-
-// The same for a feature-major operand.
 template <typename T>
 REGROW_INLINE void prefetch_features(const T* operand, int64_t pitch, int64_t samples,
                                      int64_t first, int64_t count, int64_t last) {
@@ -64,7 +58,20 @@ REGROW_INLINE void prefetch_features(const T* operand, int64_t pitch, int64_t sa
       __builtin_prefetch(operand + f * pitch + s, 0, 2);
 }
 
-// The same for a feature-major operand, whose samples are next to each other already.
+template <typename T>
+REGROW_INLINE void prefetch(const T* operand, int64_t pitch, int64_t features, int64_t samples,
+                            int64_t first, int64_t count, int64_t last) {
+  if (pitch) return prefetch_features(operand, pitch, samples, first, count, last);
+  prefetch_samples(operand, features, samples, first, count, last);
+}
+
+REGROW_INLINE bool positive_or_nan(float number) { return !(number <= 0); }
+REGROW_INLINE bool positive_or_nan(double number) { return !(number <= 0); }
+REGROW_INLINE bool positive_or_nan(BFloat16 number) {
+  return static_cast<uint16_t>(number.bits - 1) < 0x7FFF || number.bits > 0xFF80;
+}
+
+// Packs a feature-major operand, whose samples are next to each other already.
 template <typename T>
 void pack_features(const PackUnit<T>& unit) {
   for (int64_t f = unit.first; f < unit.last; ++f) {
@@ -134,14 +141,28 @@ REGROW_INLINE void prefetch_row(const P* packed, int32_t index) {
   }
 }
 
-// Features [first, first + count) of a tile between their place in the memory and a block of rows that
-// are next to each other.
+// Rows of a tile, each with its samples side by side: in a block, or in the memory, where they are
+// whole rows of a feature-major operand.
+template <typename T>
+struct Rows {
+  T* data;
+  int64_t step;
+};
+template <typename T, typename A>
+REGROW_INLINE Rows<T> rows_of(A* operand, int64_t pitch, int64_t first, int64_t samples, T* block,
+                              int32_t width) {
+  if constexpr (sizeof(A) == sizeof(T))
+    if (pitch && samples == width) return {operand + first * pitch, pitch};
+  return {block, width};
+}
+
+// Features [first, first + count) of a tile between their place in the memory and a block.
 template <typename T, typename A>
 REGROW_INLINE void bring_in(const A* source, int64_t pitch, int64_t features, int64_t first,
                             T* block, int32_t width, int64_t samples, int64_t count) {
   if (!pitch) return turn_in(source + first, features, block, width, samples, count);
   if constexpr (sizeof(A) == sizeof(T)) {
-    for (int64_t f = 0; f < count; ++f) {
+    for (int64_t f = 0; f < count && samples < width; ++f) {
       copy(source + (first + f) * pitch, block + f * width, samples);
       for (int64_t s = samples; s < width; ++s) block[f * width + s] = T(0);
     }
@@ -152,7 +173,7 @@ REGROW_INLINE void bring_out(const T* block, int32_t width, A* target, int64_t p
                              int64_t features, int64_t first, int64_t samples, int64_t count) {
   if (!pitch) return turn_out(block, width, target + first, features, samples, count);
   if constexpr (sizeof(A) == sizeof(T))
-    for (int64_t f = 0; f < count; ++f)
+    for (int64_t f = 0; f < count && samples < width; ++f)
       copy(block + f * width, target + (first + f) * pitch, samples);
 }
 
@@ -202,20 +223,12 @@ REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T*
 template <int L, int N, typename T, typename A, typename P>
 void forward_tile(const ForwardUnit<T, A, P>& unit) {
   constexpr int width = L * N;
-  if constexpr (sizeof(A) == sizeof(T)) {
-    if (unit.y_pitch && unit.samples == width) {
-      for (int64_t row = unit.first; row < unit.last; ++row) {
-        prefetch_features(unit.y, unit.y_pitch, width, row + 4, 1, unit.last);
-        forward_row<L, N>(unit, row, unit.y + row * unit.y_pitch);
-      }
-      return;
-    }
-  }
   alignas(64) T block[kBlock * width];
   for (int64_t row = unit.first; row < unit.last; row += kBlock) {
     const int64_t rows = row + kBlock < unit.last ? kBlock : unit.last - row;
-    if (!unit.y_pitch) prefetch_samples(unit.y, unit.n_out, unit.samples, row, rows, unit.last);
-    for (int64_t r = 0; r < rows; ++r) forward_row<L, N>(unit, row + r, block + r * width);
+    prefetch(unit.y, unit.y_pitch, unit.n_out, unit.samples, row, rows, unit.last);
+    const auto y = rows_of<T>(unit.y, unit.y_pitch, row, unit.samples, block, width);
+    for (int64_t r = 0; r < rows; ++r) forward_row<L, N>(unit, row + r, y.data + r * y.step);
     bring_out(block, width, unit.y, unit.y_pitch, unit.n_out, row, unit.samples, rows);
   }
 }
@@ -392,17 +405,10 @@ REGROW_INLINE void backward_column(const BackwardUnit<T, A, P>& unit, int64_t be
 // Asks for what is written when these columns are done, and for what is read at the next ones.
 template <bool NeedX, bool NeedValues, typename T, typename A, typename P>
 REGROW_INLINE void prefetch_block(const BackwardUnit<T, A, P>& unit, int64_t column, int64_t columns) {
-  if (unit.x_pitch) {
-    if constexpr (NeedX)
-      prefetch_features(unit.dx, unit.x_pitch, unit.samples, column, columns, unit.last);
-    if constexpr (NeedValues)
-      prefetch_features(unit.x, unit.x_pitch, unit.samples, column + kBlock, kBlock, unit.last);
-    return;
-  }
   if constexpr (NeedX)
-    prefetch_samples(unit.dx, unit.n_in, unit.samples, column, columns, unit.last);
+    prefetch(unit.dx, unit.x_pitch, unit.n_in, unit.samples, column, columns, unit.last);
   if constexpr (NeedValues)
-    prefetch_samples(unit.x, unit.n_in, unit.samples, column + kBlock, kBlock, unit.last);
+    prefetch(unit.x, unit.x_pitch, unit.n_in, unit.samples, column + kBlock, kBlock, unit.last);
 }
 
 template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
@@ -420,10 +426,12 @@ void backward_tile(const BackwardUnit<T, A, P>& given) {
     prefetch_block<NeedX, NeedValues>(unit, column, columns);
     if constexpr (NeedValues)
       bring_in(unit.x, unit.x_pitch, unit.n_in, column, x_block, width, unit.samples, columns);
+    const auto x = rows_of<const T>(unit.x, unit.x_pitch, column, unit.samples, x_block, width);
+    const auto dx = rows_of<T>(unit.dx, unit.x_pitch, column, unit.samples, dx_block, width);
     for (int64_t c = 0; c < columns; ++c)
       backward_column<L, N, NeedX, NeedValues>(
           unit, unit.t_indptr[column + c], unit.t_indptr[column + c + 1], all,
-          x_block + c * width, dx_block + c * width, products);
+          x.data + c * x.step, dx.data + c * dx.step, products);
     if constexpr (NeedX)
       bring_out(dx_block, width, unit.dx, unit.x_pitch, unit.n_in, column, unit.samples, columns);
   }
@@ -554,16 +562,18 @@ void ordered_tile(const BackwardUnit<T, A, P>& unit) {
     prefetch_block<NeedX, NeedValues>(unit, column, columns);
     if constexpr (NeedValues)
       bring_in(unit.x, unit.x_pitch, unit.n_in, column, x_block, width, unit.samples, columns);
+    const auto x = rows_of<const T>(unit.x, unit.x_pitch, column, unit.samples, x_block, width);
+    const auto dx = rows_of<T>(unit.dx, unit.x_pitch, column, unit.samples, dx_block, width);
     for (int64_t c = 0; c < columns; ++c) {
       const int64_t start = unit.t_indptr[column + c];
       const int64_t count = unit.t_indptr[column + c + 1] - start;
       if constexpr (NeedX) {
         ordered_column<L, N, NeedValues>(unit.packed, unit.t_indices + start, unit.values + start,
-                                         count, soon(start + count, all), x_block + c * width,
-                                         dx_block + c * width, products);
+                                         count, soon(start + count, all), x.data + c * x.step,
+                                         dx.data + c * dx.step, products);
       } else {
         ordered_values_column<L, N>(unit.packed, unit.t_indices + start, count,
-                                    x_block + c * width, unit.dvalues + start);
+                                    x.data + c * x.step, unit.dvalues + start);
       }
     }
     if constexpr (NeedX)
