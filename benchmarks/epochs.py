@@ -28,6 +28,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import itertools
 import statistics
 import sys
 import tempfile
@@ -101,6 +102,9 @@ def own(network: Network, x: torch.Tensor, y: torch.Tensor, steps: int) -> Any:
             topology = random_topology((n_out, n_in), count)
             modules.append(regrow.SparseLinear(n_in, n_out, topology=topology, activation="relu"))
     assert isinstance(modules.pop(), nn.ReLU)  # the last layer has every connection
+    for layer, after in itertools.pairwise(modules):
+        if isinstance(layer, regrow.SparseLinear):
+            layer.feature_major = isinstance(after, regrow.SparseLinear)
     model = nn.Sequential(*modules)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0002, fused=True

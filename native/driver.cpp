@@ -140,7 +140,7 @@ const P* pack(const Activations<const A>& all, Size first, const Tiles& tiles, P
     run_pack({all.from(first + sample), packed + sample * features, features,
               std::min(features, block * step), std::min(features, (block + 1) * step),
               width_of(tiles, tile), samples_of(tiles, tile), gate.from(first + sample),
-              all.pitch});
+              all.pitch, gate.pitch});
   });
   return packed;
 }
@@ -205,7 +205,7 @@ int threads_for(Size work, int threads) { return work < kSerialWork ? 1 : std::m
 
 template <typename T, typename A>
 Activations<const A> x_of(const Forward<T, A>& p) {
-  return activations(p.x, p.batch, p.n_in, p.by_features);
+  return activations(p.x, p.batch, p.n_in, p.x_by_features);
 }
 
 // Each thread packs a tile and uses it while it is in its cache.
@@ -220,7 +220,7 @@ void forward_by_tiles(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, 
     const Size sample = tile * tiles.width;
     const P* const operand =
         pack<T>(x_of(p), sample, part_of(tiles, tile, 1), buffers + slot * room, 1);
-    const auto y = activations(p.y, p.batch, p.n_out, p.by_features);
+    const auto y = activations(p.y, p.batch, p.n_out, p.y_by_features);
     k.forward({operand, p.values, p.indptr, p.indices, p.bias, y.from(sample), y.pitch, p.n_out, 0,
                p.n_out, width_of(tiles, tile), samples_of(tiles, tile), p.rectified});
   });
@@ -244,7 +244,7 @@ void forward_by_rows(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, c
       const FlushDenormals flushed;
       const Size tile = unit / blocks, block = unit % blocks;
       const Size start = tile * part.width;
-      const auto y = activations(p.y, p.batch, p.n_out, p.by_features);
+      const auto y = activations(p.y, p.batch, p.n_out, p.y_by_features);
       k.forward({operand + start * p.n_in, p.values, p.indptr, p.indices, p.bias,
                  y.from(sample + start), y.pitch, p.n_out, split(p.indptr, p.n_out, block, blocks),
                  split(p.indptr, p.n_out, block + 1, blocks), width_of(part, tile),
@@ -312,7 +312,7 @@ void run(const Forward<T, A>& product, int threads) {
   const ProductKernels<T, A>& k = product_kernels<T, A>();
   const Size work = product.batch * (product.nnz + product.n_in + product.n_out);
   threads = threads_for(work, threads);
-  const Tiles tiles = plan(product.batch, product.n_in, k, product.by_features);
+  const Tiles tiles = plan(product.batch, product.n_in, k, product.x_by_features);
   if (threads == 1 || (tiles.count >= 2 * threads && work / tiles.count <= kMostTileWork)) {
     forward_by_tiles(product, k, tiles, threads);
   } else {
@@ -347,7 +347,7 @@ void run(const Backward<T, A>& product, int threads) {
   const auto x = activations(p.x, p.batch, p.n_in, p.x_by_features);
   const auto dx = activations(p.dx, p.batch, p.n_in, p.x_by_features);
   const auto grad = activations(p.grad, p.batch, p.n_out, p.grad_by_features);
-  const auto y = activations(p.y, p.batch, p.n_out, p.grad_by_features);
+  const auto y = activations(p.y, p.batch, p.n_out, p.y_by_features);
   Scratch scratch;
   char* const buffers = scratch.get<char>(packed + threads * 2 * ordered);
   const bool far = p.nnz * Size{sizeof(T)} > level2_bytes() / 4;

@@ -20,7 +20,8 @@ struct Forward {
   A* y;           // [batch, n_out]
   std::int64_t batch, n_in, n_out, nnz;
   bool rectified;  // y is the positive part of the product
-  bool by_features = false;  // x and y are feature-major
+  bool x_by_features = false;  // x is feature-major
+  bool y_by_features = false;  // y is
 };
 
 template <typename T, typename A = T>
@@ -39,7 +40,8 @@ struct Backward {
   T* dbias;    // [n_out], null if not wanted; only beside one of the two
   std::int64_t batch, n_in, n_out, nnz;
   bool x_by_features = false;     // x and dx are feature-major
-  bool grad_by_features = false;  // grad and y are
+  bool grad_by_features = false;  // grad is
+  bool y_by_features = false;     // y is; it must be if grad is
 };
 
 template <typename T>

@@ -76,22 +76,33 @@ template <typename T>
 void pack_features(const PackUnit<T>& unit) {
   for (int64_t f = unit.first; f < unit.last; ++f) {
     prefetch_features(unit.source, unit.pitch, unit.samples, f + kBlock, 1, unit.last);
-    const T* const source = unit.source + f * unit.pitch;
-    const T* const gate = unit.gate ? unit.gate + f * unit.pitch : nullptr;
     T* const packed = unit.packed + f * unit.width;
-    if (gate) {
-      for (int64_t s = 0; s < unit.samples; ++s) packed[s] = positive_or_nan(gate[s]) ? source[s] : T(0);
-    } else {
-      copy(source, packed, unit.samples);
-    }
+    copy(unit.source + f * unit.pitch, packed, unit.samples);
     for (int64_t s = unit.samples; s < unit.width; ++s) packed[s] = T(0);
+  }
+}
+
+// Zeros in features [first, last) that are packed, by a feature-major gate.
+template <typename T>
+void pass_features(const PackUnit<T>& unit, int64_t first, int64_t last) {
+  for (int64_t f = first; f < last; ++f) {
+    prefetch_features(unit.gate, unit.gate_pitch, unit.samples, f + kBlock, 1, unit.last);
+    const T* const gate = unit.gate + f * unit.gate_pitch;
+    T* const packed = unit.packed + f * unit.width;
+    for (int64_t s = 0; s < unit.samples; ++s)
+      packed[s] = positive_or_nan(gate[s]) ? packed[s] : T(0);
   }
 }
 
 template <typename T, typename A, typename P>
 void pack(const PackUnit<T, A, P>& unit) {
-  if constexpr (sizeof(A) == sizeof(T))
-    if (unit.pitch) return pack_features(unit);
+  if constexpr (sizeof(A) == sizeof(T)) {
+    if (unit.pitch) {
+      pack_features(unit);
+      if (unit.gate) pass_features(unit, unit.first, unit.last);
+      return;
+    }
+  }
   // Blocks of features, so that the target is still in the cache when its rows are filled up.
   constexpr bool kPlain = sizeof(P) == sizeof(T);
   constexpr int64_t kStep = (kPlain ? 4 : 2) * kBlock;
@@ -102,7 +113,7 @@ void pack(const PackUnit<T, A, P>& unit) {
     const A* source = unit.source + f;
     int64_t stride = unit.features;
     prefetch_samples(unit.source, stride, unit.samples, f + kStep, kStep, unit.last);
-    if (unit.gate) {
+    if (unit.gate && !unit.gate_pitch) {
       prefetch_samples(unit.gate, stride, unit.samples, f + kStep, kStep, unit.last);
       for (int64_t s = 0; s < unit.samples; ++s) {
         const A* const gate = unit.gate + s * stride + f;
@@ -115,6 +126,7 @@ void pack(const PackUnit<T, A, P>& unit) {
     P* const packed = unit.packed + f * unit.width;
     if constexpr (kPlain) {
       turn_in(source, stride, packed, unit.width, unit.samples, count);
+      if (unit.gate_pitch) pass_features(unit, f, f + count);
     } else {
       turn_in(source, stride, turned, unit.width, unit.samples, count);
       narrow(turned, packed, count * unit.width);

@@ -63,8 +63,8 @@ void with_types(int itemsize, bool low, F&& body) {
 }
 
 void linear_forward(int itemsize, bool low, Address x, Address values, Address indptr,
-                    Address indices, Address bias, Address y, bool rectified, bool by_features,
-                    Size batch, Size n_in, Size n_out, Size nnz, int threads) {
+                    Address indices, Address bias, Address y, bool rectified, bool x_by_features,
+                    bool y_by_features, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
   with_types(itemsize, low, [&](auto zero, auto activation) {
     using T = decltype(zero);
@@ -74,7 +74,7 @@ void linear_forward(int itemsize, bool low, Address x, Address values, Address i
                               array<const Size>("indptr", indptr, n_out + 1),
                               array<const std::int32_t>("indices", indices, nnz),
                               optional<const T>(bias), array<A>("y", y, batch * n_out), batch, n_in,
-                              n_out, nnz, rectified, by_features},
+                              n_out, nnz, rectified, x_by_features, y_by_features},
                 threads);
   });
 }
@@ -82,7 +82,7 @@ void linear_forward(int itemsize, bool low, Address x, Address values, Address i
 void linear_backward(int itemsize, bool low, Address grad, Address y, Address x, Address values,
                      Address t_indptr, Address t_indices, Address t_perm, Address indptr,
                      Address indices, Address dx, Address dvalues, Address dbias,
-                     bool x_by_features, bool grad_by_features, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
+                     bool x_by_features, bool grad_by_features, bool y_by_features, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
   with_types(itemsize, low, [&](auto zero, auto activation) {
     using T = decltype(zero);
@@ -95,7 +95,8 @@ void linear_backward(int itemsize, bool low, Address grad, Address y, Address x,
                                array<const std::int32_t>("t_perm", t_perm, nnz),
                                optional<const Size>(indptr), optional<const std::int32_t>(indices),
                                optional<A>(dx), optional<T>(dvalues), optional<T>(dbias), batch,
-                               n_in, n_out, nnz, x_by_features, grad_by_features},
+                               n_in, n_out, nnz, x_by_features, grad_by_features,
+                               y_by_features},
                 threads);
   });
 }

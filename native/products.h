@@ -124,8 +124,9 @@ struct PackUnit {
   std::int64_t last;
   std::int32_t width;
   std::int32_t samples;
-  const A* gate = nullptr;  // like source
+  const A* gate = nullptr;  // like source, but feature-major if that is
   std::int64_t pitch = 0;
+  std::int64_t gate_pitch = 0;
 };
 
 // Features [first, last) of one packed tile, each summed over its samples.

@@ -118,6 +118,50 @@ def test_products_equal_the_reference(isa: str, dtype: torch.dtype, batch: int) 
         Layer(mask, batch, dtype).check()
 
 
+def lying(x: Tensor, by_features: bool) -> Tensor:
+    return x.t().contiguous().t() if by_features else x
+
+
+@pytest.mark.parametrize("batch", [32, 48, 80, 144, 272])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("isa", ISAS)
+def test_layouts_of_activations_change_nothing(isa: str, dtype: torch.dtype, batch: int) -> None:
+    native._native.use_isa(isa)
+    for mask in (random_mask(33, 50, 0.2), random_mask(70, 7, 0.4)):
+        layer = Layer(mask, batch, dtype)
+        x, grad = layer.x, layer.grad
+        y, *gradients = layer.rectified(reference)
+        plain = layer.backward(reference)
+        for of_x, of_y, of_grad, wanted in product((False, True), repeat=4):
+            layer.x, layer.grad = lying(x, of_x), lying(grad, of_grad)
+            weight = layer.values, layer.indptr, layer.indices, layer.n_out, layer.bias
+            found = native.linear_forward(layer.x, *weight, True, wanted)
+            assert found.stride() == ((1, batch) if wanted else (layer.n_out, 1))
+            close(found, y)
+            dbias = torch.full_like(layer.bias, math.nan)
+            got = layer.backward(native, y=lying(found, of_y), dbias=dbias)
+            assert got[0].stride() == layer.x.stride()
+            for mine, theirs in zip((*got, dbias), gradients, strict=True):
+                close(mine, theirs)
+            for mine, theirs in zip(layer.backward(native), plain, strict=True):
+                close(mine, theirs)
+        layer.x, layer.grad = x, grad
+
+
+def test_only_whole_aligned_vectors_lie_feature_major() -> None:
+    assert native.by_features(torch.ones(5, 32).t())
+    many = torch.ones(5, 40).t()
+    unfit = [torch.ones(5, 16).t(), many, many[:32], torch.ones(5 * 32 + 1)[1:].view(5, 32).t()]
+    unfit += [torch.ones(32, 5), torch.ones(1, 32).t(), torch.ones(5, 32).bfloat16().t()]
+    assert not any(map(native.by_features, unfit))
+    layer = Layer(random_mask(9, 5, 0.5), 40, torch.float32)
+    expected = layer.forward(reference)
+    weight = layer.values, layer.indptr, layer.indices, layer.n_out, layer.bias
+    found = native.linear_forward(lying(layer.x, True), *weight, feature_major=True)
+    assert found.is_contiguous()
+    close(found, expected)
+
+
 @given(
     n_out=st.integers(1, 70),
     n_in=st.integers(1, 70),
@@ -364,17 +408,17 @@ def test_positions_out_of_range_are_refused() -> None:
 def test_the_extension_checks_sizes_and_addresses_itself() -> None:
     run = native._native.linear_forward
     with pytest.raises(ValueError, match=r"^n_in must be in .* got -1$"):
-        run(4, False, 0, 0, 0, 0, 0, 0, False, 1, -1, 1, 0, 1)
+        run(4, False, 0, 0, 0, 0, 0, 0, False, False, False, 1, -1, 1, 0, 1)
     with pytest.raises(ValueError, match=r"^nnz must be in .* got 2147483648$"):
-        run(4, False, 1, 1, 1, 1, 0, 1, False, 1, 1, 1, 2**31, 1)
+        run(4, False, 1, 1, 1, 1, 0, 1, False, False, False, 1, 1, 1, 2**31, 1)
     with pytest.raises(ValueError, match=r"^batch must be in "):
-        run(4, False, 1, 1, 1, 1, 0, 1, False, 2**62, 1, 1, 1, 1)
+        run(4, False, 1, 1, 1, 1, 0, 1, False, False, False, 2**62, 1, 1, 1, 1)
     with pytest.raises(ValueError, match=r"^x must have an address, got 0 for 12 elements$"):
-        run(4, False, 0, 1, 1, 1, 0, 1, False, 3, 4, 1, 1, 1)
+        run(4, False, 0, 1, 1, 1, 0, 1, False, False, False, 3, 4, 1, 1, 1)
     with pytest.raises(ValueError, match=r"^itemsize must be 4 or 8, got 2$"):
-        run(2, False, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, 1)
+        run(2, False, 0, 0, 0, 0, 0, 0, False, False, False, 0, 0, 0, 0, 1)
     with pytest.raises(ValueError, match=r"^itemsize must be 4 beside bfloat16, got 8$"):
-        run(8, True, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, 1)
+        run(8, True, 0, 0, 0, 0, 0, 0, False, False, False, 0, 0, 0, 0, 1)
 
 
 @pytest.mark.parametrize(

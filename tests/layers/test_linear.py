@@ -472,6 +472,38 @@ def test_layers_of_low_precision_work(compute: str) -> None:
     torch.testing.assert_close(y.double(), expected, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("compute", ["csr", "dense", "auto"])
+def test_a_layer_may_hand_on_its_output_feature_major(compute: str) -> None:
+    outcomes = []
+    for feature_major in (False, True):
+        g = torch.Generator().manual_seed(0)
+        first = SparseLinear(
+            60, 40, density=0.2, compute=compute, feature_major=feature_major, generator=g
+        )
+        second = SparseLinear(40, 50, density=0.2, compute=compute, generator=g)
+        x = randn(48, 60, dtype=torch.float32).requires_grad_()
+        hidden = first(x)
+        if compute == "csr":
+            assert hidden.is_contiguous() is not feature_major
+        y = second(functional.relu(hidden))
+        assert y.is_contiguous()
+        y.square().sum().backward()
+        assert x.grad.is_contiguous()
+        outcomes.append([y, x.grad, first.values.grad, first.bias.grad, second.values.grad])
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_lie_feature_major_does_not() -> None:
+    layer = layer_of(60, 40, 0.2, compute="csr", feature_major=True)
+    assert "feature_major=True" in repr(layer)
+    assert layer(randn(48, 60)).stride() == (1, 48)
+    assert layer(randn(20, 60)).is_contiguous()
+    assert layer(randn(3, 16, 60)).shape == (3, 16, 40)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    assert compiled(randn(48, 60)).is_contiguous()
+
+
 @pytest.mark.parametrize("compute", ["csr", "dense"])
 def test_flops_are_those_of_the_connections(compute: str) -> None:
     layer = layer_of(60, 40, 0.1, compute=compute)

@@ -64,13 +64,11 @@ def by_features(x: Tensor) -> bool:
 
     The samples of a feature are next to each other then: whole vectors of them, aligned.
     """
-    batch = x.shape[0]
+    batch, features = x.shape
     return (
         x.stride() == (1, batch)
-        and batch % _FEW == 0
-        and batch > _FEW
-        and x.shape[1] > 1
-        and x.dtype in _FLOATS
+        and features > 1
+        and _fits(batch, x.dtype)
         and x.is_cpu
         and x.data_ptr() % 64 == 0
     )
@@ -84,18 +82,24 @@ def linear_forward(
     n_out: int,
     bias: Tensor | None = None,
     relu: bool = False,
+    feature_major: bool = False,
 ) -> Tensor:
-    """Multiply a batch by a sparse weight; as `reference.linear_forward`."""
+    """Multiply a batch by a sparse weight; as `reference.linear_forward`.
+
+    The input is taken as it lies where it is feature-major, and so is the gradient in the backward
+    pass; the result is feature-major only if that is asked for, and can be (see `by_features`).
+    """
     batch, n_in = _matrix("x", x)
     (nnz,), dtype = _vector("values", values), _float("values", values)
     activations = _activations(x, dtype)
-    x, by_features = _laid_out("x", x, activations, batch, n_in)
+    x, x_by_features = _laid_out("x", x, activations, batch, n_in)
     values = _ready("values", values, dtype, nnz)
     indptr = _ready("indptr", indptr, torch.int64, n_out + 1)
     indices = _ready("indices", indices, torch.int32, nnz)
     if bias is not None:
         bias = _ready("bias", bias, dtype, n_out)
-    y = torch.empty(n_out, batch, dtype=dtype).t() if by_features else x.new_empty(batch, n_out)
+    y_by_features = feature_major and n_out > 1 and _fits(batch, activations)
+    y = x.new_empty(n_out, batch).t() if y_by_features else x.new_empty(batch, n_out)
     _native.linear_forward(
         values.itemsize,
         activations != dtype,
@@ -106,7 +110,8 @@ def linear_forward(
         0 if bias is None else bias.data_ptr(),
         y.data_ptr(),
         relu,
-        by_features,
+        x_by_features,
+        y_by_features,
         batch,
         n_in,
         n_out,
@@ -133,8 +138,6 @@ def linear_backward(
     (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
     (nnz,), dtype = _vector("values", values), _float("values", values)
     activations = _activations(x, dtype)
-    if y is not None and y.stride() != grad.stride():
-        y, grad = y.contiguous(), grad.contiguous()
     grad, grad_by_features = _laid_out("grad", grad, activations, batch, n_out)
     x, x_by_features = _laid_out("x", x, activations, batch, n_in)
     values = _ready("values", values, dtype, nnz)
@@ -144,8 +147,11 @@ def linear_backward(
     if rows is not None:
         indptr = _ready("indptr", rows[0], torch.int64, n_out + 1)
         rows = indptr, _ready("indices", rows[1], torch.int32, nnz)
+    y_by_features = False
     if y is not None:
-        y, _ = _laid_out("y", y, activations, batch, n_out)
+        y, y_by_features = _laid_out("y", y, activations, batch, n_out)
+        if grad_by_features and not y_by_features:
+            grad, grad_by_features = grad.contiguous(), False
     if dbias is not None:
         dbias = _target("dbias", dbias, dtype, n_out)
     dx = torch.empty_like(x) if need_x else None
@@ -166,6 +172,7 @@ def linear_backward(
         0 if dbias is None else dbias.data_ptr(),
         x_by_features,
         grad_by_features,
+        y_by_features,
         batch,
         n_in,
         n_out,
@@ -367,9 +374,12 @@ def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor
     return tensor.contiguous()
 
 
-def _laid_out(
-    name: str, tensor: Tensor, dtype: torch.dtype, *shape: int
-) -> tuple[Tensor, bool]:
+def _fits(batch: int, dtype: torch.dtype) -> bool:
+    """Whether feature-major activations of so many samples are whole vectors."""
+    return batch % _FEW == 0 and batch > _FEW and dtype in _FLOATS
+
+
+def _laid_out(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> tuple[Tensor, bool]:
     """Activations as a kernel can read them, and whether they are feature-major."""
     if tensor.dtype == dtype and tensor.shape == shape and by_features(tensor):
         return tensor, True

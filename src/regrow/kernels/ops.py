@@ -61,6 +61,7 @@ def _linear(
     compute: str,
     training: bool,
     relu: bool = False,
+    feature_major: bool = False,
 ) -> Tensor:
     """Apply a sparse weight: ``y[b, i] = bias[i] + sum_k values[k] * x[b, indices[k]]``.
 
@@ -77,6 +78,9 @@ def _linear(
         compute: ``csr``, ``dense`` or ``auto``.
         training: Whether a backward pass is to follow, so that ``auto`` weighs it too.
         relu: Whether negative results become zero.
+        feature_major: Whether the samples of a feature of the result may lie next to each other in
+            the memory: ``csr`` compute writes it faster so, and reads it faster. Not for traced
+            calls, which take every result for contiguous.
 
     Returns:
         ``[batch, out]``.
@@ -85,7 +89,7 @@ def _linear(
     if _resolve(compute, x, values, operands, training) == "dense":
         y = _dense_forward(x, values, bias, indptr, indices)
         return y.relu_() if relu else y
-    return _csr_forward(x, values, bias, indptr, indices, relu)
+    return _csr_forward(x, values, bias, indptr, indices, relu, feature_major)
 
 
 def _linear_backward(
@@ -149,11 +153,12 @@ def _csr_forward(
     indptr: Tensor,
     indices: Tensor,
     relu: bool = False,
+    feature_major: bool = False,
 ) -> Tensor:
     kernels, stored, computed = _kernels_for(x, values)
     y: Tensor = kernels.linear_forward(
         *(x.to(stored), values.to(computed), indptr, indices, indptr.numel() - 1),
-        *(None if bias is None else bias.to(computed), relu),
+        *(None if bias is None else bias.to(computed), relu, feature_major),
     )
     return y.to(x.dtype)
 
@@ -288,6 +293,7 @@ def _linear_fake(
     compute: str,
     training: bool,
     relu: bool = False,
+    feature_major: bool = False,
 ) -> Tensor:
     return x.new_empty(x.shape[0], indptr.shape[0] - 1)
 
@@ -313,7 +319,7 @@ def _linear_backward_fake(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, values, bias, *operands = inputs[:8]
-    ctx.compute, ctx.has_bias, ctx.relu = inputs[8], bias is not None, inputs[10:] == (True,)
+    ctx.compute, ctx.has_bias, ctx.relu = inputs[8], bias is not None, inputs[10:11] == (True,)
     ctx.save_for_backward(x, values, *operands, *((output,) if ctx.relu else ()))
 
 
@@ -327,7 +333,7 @@ def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | Non
             grad = grad.contiguous()
         found = backward(grad, x, values, *operands, ctx.compute, *needs, y)
     given = (part if need else None for part, need in zip(found, needs, strict=True))
-    return *given, *(None,) * 8
+    return *given, *(None,) * 9
 
 
 def linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]

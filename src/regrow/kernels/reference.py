@@ -28,6 +28,7 @@ def linear_forward(
     n_out: int,
     bias: Tensor | None = None,
     relu: bool = False,
+    feature_major: bool = False,
 ) -> Tensor:
     """Multiply a batch by a sparse weight: ``y = x @ W.T + bias``, or the positive part of that.
 
@@ -39,6 +40,7 @@ def linear_forward(
         n_out: Number of rows of the weight.
         bias: Offsets ``[n_out]`` or None.
         relu: Whether negative outputs become zero.
+        feature_major: Whether the outputs may lie feature-major: here they never do.
 
     Returns:
         Outputs ``[batch, n_out]``, contiguous.

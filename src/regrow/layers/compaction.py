@@ -160,6 +160,7 @@ def _cut(
         options["topology"] = _cut_topology(module.topology, rows, columns, kept)
     if isinstance(module, SparseLinear):
         options["activation"] = module.activation
+        options["feature_major"] = module.feature_major
     if type(module) in CONV:
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         options |= {name: getattr(module, name) for name in names}

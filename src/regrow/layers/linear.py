@@ -36,6 +36,13 @@ class SparseLinear(SparseLayer):
         activation: ``relu`` for the positive part of the output, as ``torch.nn.ReLU`` behind the
             layer would give it, but formed where the product is: the output is written once, not
             read and written again, and so is its gradient. None (the default) for none.
+        feature_major: Whether the output may lie in the memory with the samples of a feature next
+            to each other, as the kernels want their operands: for a layer whose output goes to
+            sparse layers only, element by element operations between them included. ``csr``
+            compute then spares both layers turning it, in both passes. Every layer takes such an
+            input as it is. It holds on a CPU, in float32 and float64, for batches that are a
+            multiple of 16 above 16, and outside ``torch.compile``; shapes and results are the same
+            but for the last bits, and what wants contiguous tensors copies it.
         generator: CPU generator for places and values; torch's default one if None.
         device: Of values and bias.
         dtype: Of values and bias, float32 by default.
@@ -59,6 +66,7 @@ class SparseLinear(SparseLayer):
 
     computes = (*ops.COMPUTES, *structured.COMPUTES)
     activation: Literal["relu"] | None = None
+    feature_major: bool = False
 
     def __init__(
         self,
@@ -70,6 +78,7 @@ class SparseLinear(SparseLayer):
         topology: Topology | None = None,
         compute: str = "auto",
         activation: Literal["relu"] | None = None,
+        feature_major: bool = False,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -84,6 +93,7 @@ class SparseLinear(SparseLayer):
         self.in_features = in_features
         self.out_features = out_features
         self.activation = activation
+        self.feature_major = feature_major
         self._add_bias(bias)
         self.reset_parameters(generator)
 
@@ -105,8 +115,9 @@ class SparseLinear(SparseLayer):
         x = self._ready(x)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         if x.dim() == 2:
-            keeps = native.by_features(x) and not watched()
-            return self._product(x if keeps else x.contiguous(), training)
+            free = not watched()  # a traced operator takes its operands for contiguous
+            x = x if free and native.by_features(x) else x.contiguous()
+            return self._product(x, training, self.feature_major and free)
         flat = x.reshape(-1, self.in_features).contiguous()
         return self._product(flat, training).view(*x.shape[:-1], self.out_features)
 
@@ -126,11 +137,12 @@ class SparseLinear(SparseLayer):
         indices = pointers.to(torch.int32)
         return pointers, indices, pointers, indices, indices
 
-    def _product(self, x: Tensor, training: bool) -> Tensor:
+    def _product(self, x: Tensor, training: bool, feature_major: bool = False) -> Tensor:
         form = structured.form_of(self.topology.structure)
         given = x, self.values, self.bias, *self.operands()
         if form is None or self._compute not in ("auto", form.kind):
-            y: Tensor = ops.linear(*given, self._compute, training, self.activation == "relu")
+            relu = self.activation == "relu"
+            y: Tensor = ops.linear(*given, self._compute, training, relu, feature_major)
             return y
         parts = structured.parts_of(self.topology)
         y = structured.structured(*given, *parts, *form, self._compute, training)
@@ -169,6 +181,7 @@ class SparseLinear(SparseLayer):
             f"connections={self.topology.nnz}, bias={self.bias is not None}, "
             f"compute={self.compute}"
             + (f", activation={self.activation}" if self.activation else "")
+            + (", feature_major=True" if self.feature_major else "")
         )
 
 

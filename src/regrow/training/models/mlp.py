@@ -43,8 +43,12 @@ def build(
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     shapes = layer_shapes(dataset.n_features, options.hidden, dataset.n_classes or 1)
+    before: nn.Module | None = None
     for name, (rows, columns) in shapes.items():
         modules[name] = _layer(rows, columns, topologies(name, generator), generator)
+        if isinstance(before, SparseLinear):
+            before.feature_major = isinstance(modules[name], SparseLinear)
+        before = modules[name]
         if name == "output":
             break
         number = name.removeprefix("hidden")
