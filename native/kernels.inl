@@ -189,10 +189,63 @@ REGROW_INLINE void bring_out(const T* block, int32_t width, A* target, int64_t p
       copy(block + f * width, target + (first + f) * pitch, samples);
 }
 
+// Connections are read front to back, but between loads at random places, which hide that from the
+// prefetcher of a processor: so far ahead they are asked for.  A line that is beyond the last one
+// does no harm.
+constexpr int64_t kStream = 512;
+
+template <int Write = 0, typename T>
+REGROW_INLINE void prefetch_stream(const T* stream, int64_t first, int64_t last) {
+  constexpr int64_t kLine = 64 / int64_t{sizeof(T)};
+  for (int64_t k = first; k < last; k += kLine) __builtin_prefetch(stream + k + kStream, Write, 3);
+}
+
 // ---- Forward
 
 // Several sets of accumulators hide the latency of a multiply-add where the tile is narrow.
 constexpr int sets_for(int vectors) { return vectors >= 8 ? 1 : vectors >= 3 ? 2 : 4; }
+
+#if REGROW_VECTOR_BYTES == 64
+
+// One or two samples: a vector is made of what lies at as many places as it has room for.
+template <int L>
+REGROW_INLINE __m512 gathered(const float* packed, const int32_t* indices, const float* values,
+                              uint32_t which, __m512 sum) {
+  if constexpr (L == 1) {
+    const __mmask16 mask = static_cast<__mmask16>(which);
+    const __m512 x = _mm512_mask_i32gather_ps(
+        _mm512_setzero_ps(), mask, _mm512_maskz_loadu_epi32(mask, indices), packed, 4);
+    return _mm512_fmadd_ps(x, _mm512_maskz_loadu_ps(mask, values), sum);
+  } else {
+    const __mmask8 mask = static_cast<__mmask8>(which);
+    const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const __m512 x = _mm512_castpd_ps(_mm512_mask_i32gather_pd(
+        _mm512_setzero_pd(), mask, _mm256_maskz_loadu_epi32(mask, indices), packed, 8));
+    const __m512 value = _mm512_castps256_ps512(_mm256_maskz_loadu_ps(mask, values));
+    return _mm512_fmadd_ps(x, _mm512_maskz_permutexvar_ps(0xFFFF, twice, value), sum);
+  }
+}
+
+template <int L>
+REGROW_INLINE Vector<float, L> gathered_row(const float* packed, const int32_t* indices,
+                                            const float* values, int64_t k, int64_t end) {
+  constexpr int C = 16 / L;
+  __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  for (; k + 2 * C <= end; k += 2 * C)
+    for (int s = 0; s < 2; ++s)
+      sum[s] = gathered<L>(packed, indices + k + s * C, values + k + s * C, 0xFFFFu, sum[s]);
+  for (; k < end; k += C)
+    sum[0] = gathered<L>(packed, indices + k, values + k, within(C < end - k ? C : end - k), sum[0]);
+  const auto both = reinterpret_cast<Vector<float, 16>>(sum[0] + sum[1]);
+  const auto pairs = add_groups<float, 16>(both);
+  if constexpr (L == 1) {
+    return pairs[0] + pairs[1] + pairs[2] + pairs[3];
+  } else {
+    return Vector<float, 2>{pairs[0] + pairs[2], pairs[1] + pairs[3]};
+  }
+}
+
+#endif
 
 template <int L, int N, typename T, typename A, typename P>
 REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T* out) {
@@ -210,6 +263,14 @@ REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T*
 
   int64_t k = unit.indptr[row];
   const int64_t end = unit.indptr[row + 1], ahead = soon(end, unit.indptr[unit.n_out]);
+  prefetch_stream(indices, k, end);
+  prefetch_stream(values, k, end);
+#if REGROW_VECTOR_BYTES == 64
+  if constexpr (L <= 2 && N == 1 && sizeof(T) == 4) {
+    sum[0][0] += gathered_row<L>(packed, indices, values, k, end);
+    k = end;
+  }
+#endif
   for (; k + S <= end; k += S) {
     for (int s = 0; s < S; ++s) {
       prefetch_row<width>(packed, indices[k + s + ahead]);
@@ -645,6 +706,9 @@ void rows_tile(const RowsUnit<T>& given) {
       k = passes(unit.indices, k, end, unit.first);
       end = passes(unit.indices, k, end, unit.last);
     }
+    prefetch_stream(unit.indices, k, end);
+    if constexpr (NeedX) prefetch_stream(unit.values, k, end);
+    if constexpr (NeedValues) prefetch_stream<1>(unit.dvalues, k, end);
     const V g = load<V>(unit.grad + row * L);
     V products[G];
     for (; k + G <= end; k += G) {
