@@ -115,7 +115,8 @@ class SparseLinear(SparseLayer):
         x = self._ready(x)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         if x.dim() == 2:
-            free = not watched()  # a traced operator takes its operands for contiguous
+            # A traced operator takes its operands for contiguous.
+            free = (self.feature_major or not x.is_contiguous()) and not watched()
             x = x if free and native.by_features(x) else x.contiguous()
             return self._product(x, training, self.feature_major and free)
         flat = x.reshape(-1, self.in_features).contiguous()
