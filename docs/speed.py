@@ -145,6 +145,31 @@ def steps() -> str:
     )
 
 
+def bfloat16() -> str:
+    """Training steps in bfloat16 and in float32, sparse and dense."""
+    found = _read("low-precision")
+    rows = [["threads", "inputs x outputs", "density", "batch", "`csr` float32, ms"]]
+    rows[0] += ["`csr` bfloat16", "dense float32", "dense bfloat16"]
+    notes = []
+    for threads, table in found["threads"].items():
+        gains = []
+        for row in table:
+            ms = row["best"]
+            base = ms["csr float32"]
+            gains.append(base / ms["csr bfloat16"])
+            ratios = (ms[name] / base for name in ("dense float32", "dense bfloat16"))
+            cells = [threads, row["shape"].replace("x", " x "), f"{row['density']:g}"]
+            cells += [f"{row['batch']}", f"{base:.2f}", f"{gains[-1]:.2f}x faster"]
+            rows.append([*cells, *(f"{ratio:.1f}x the time" for ratio in ratios)])
+        mean, least, most = statistics.geometric_mean(gains), min(gains), max(gains)
+        notes.append(f"{threads} thread(s): {mean:.2f}x faster ({least:.2f} to {most:.2f})")
+    return (
+        f"{_lines(rows)}\n\nForward and backward pass with a bias, no optimiser, against `csr` in "
+        f"float32, the shortest of all rounds. `csr` in bfloat16, geometric mean (least to most): "
+        f"{', '.join(notes)}. {_machine(found)}."
+    )
+
+
 def epochs() -> str:
     """Epochs of SET networks against the published code."""
     runs = _those("epochs", "epochs-largest")
@@ -231,6 +256,7 @@ TABLES = {
     "peers": _measured(peers),
     "products": _measured(products),
     "steps": _measured(steps),
+    "bfloat16": _measured(bfloat16),
     "epochs": _measured(epochs),
     "updates": _measured(updates),
     "scale": _measured(scale),
