@@ -27,6 +27,7 @@ RUNS: dict[str, list[str]] = {
         *("products.py", "--seconds", "0.4", "--densities", "0.1", "0.05", "0.01", "0.001"),
         *("--shapes", "784x1000", "1024x1024", "3072x4000", "4096x4096"),
     ],
+    "low-precision": ["low_precision.py", "--seconds", "1"],
     "updates": ["updates.py", "--rounds", "5"],
     "memory": ["memory.py"],
     "epochs": ["epochs.py", "--networks", "fashion-mnist", "cifar-10", "lung", "lung-93k"],

@@ -83,9 +83,12 @@ def test_a_topology_is_refused_or_serves_every_kernel(case: tuple) -> None:
     assert topology.rows[slots].tolist() == rows
     assert starts == [sum(i < column for i in indices) for column in range(columns + 1)]
     layer = SparseLinear(columns, shape[0], topology=topology, compute="csr")
-    x = torch.randn(3, columns, requires_grad=True)
-    layer(x).sum().backward()
-    torch.testing.assert_close(x.grad, layer.weight.detach().sum(0).expand(3, -1))
+    for batch, dtype in ((3, torch.float32), (20, torch.bfloat16)):
+        x = torch.randn(batch, columns, dtype=dtype, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            layer(x).sum().backward()
+        expected = layer.weight.detach().sum(0).to(dtype).expand(batch, -1)
+        torch.testing.assert_close(x.grad, expected)
 
 
 @given(st.lists(st.sampled_from([*FAR, 3, 14, 15]), max_size=5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import subprocess
@@ -524,3 +525,180 @@ def test_denormals_count_as_zero_and_only_inside(isa: str) -> None:
     dx, _ = layer.backward(native)
     assert torch.equal(dx, torch.zeros(40, 20))
     assert float(torch.tensor(tiny) * 2) > 0
+
+
+# ---- Activations of bfloat16
+
+
+def lowered(layer: Layer) -> tuple[Layer, Layer]:
+    """Two layers with the same numbers, which bfloat16 holds: activations in it, and in float32."""
+    layer.x, layer.grad = layer.x.bfloat16(), layer.grad.bfloat16()
+    raised = copy.copy(layer)
+    raised.x, raised.grad = layer.x.float(), layer.grad.float()
+    return layer, raised
+
+
+def nearly(got: Tensor, expected: Tensor) -> None:
+    """What is stored in bfloat16 may be the neighbour of the float32 number that is rounded."""
+    if got.dtype == torch.bfloat16:
+        near = {"rtol": 2.0**-7, "atol": 1e-5, "equal_nan": True}
+        torch.testing.assert_close(got, expected.bfloat16(), **near)
+    else:
+        close(got, expected)
+
+
+def check_low(layer: Layer) -> None:
+    """As `Layer.check`, with activations of bfloat16 and an oracle in float32."""
+    low, raised = lowered(layer)
+    for bias in (True, False):
+        nearly(low.forward(native, bias), raised.forward(reference, bias))
+    expected = raised.backward(reference)
+    for needs in product((True, False), repeat=2):
+        got = low.backward(native, *needs)
+        assert tuple(part is not None for part in got) == needs
+        for mine, theirs in zip(got, expected, strict=True):
+            if mine is not None:
+                nearly(mine, theirs)
+    y = low.forward(native, relu=True)
+    nearly(y, raised.forward(reference, relu=True))
+    found = []
+    for side, kernels, gate in ((low, native, y), (raised, reference, y.float())):
+        dbias = torch.full_like(side.bias, math.nan)
+        found.append((*side.backward(kernels, y=gate, dbias=dbias), dbias))
+    for mine, theirs in zip(*found, strict=True):
+        nearly(mine, theirs)
+    assert low.x.dtype == y.dtype == found[0][0].dtype == torch.bfloat16
+    assert found[0][1].dtype == found[0][2].dtype == torch.float32
+
+
+@pytest.mark.parametrize("batch", [0, 1, 17, 32, 33, 64, 100, 130, 300])
+@pytest.mark.parametrize("isa", ISAS)
+def test_products_of_bfloat16_equal_the_reference(isa: str, batch: int) -> None:
+    native._native.use_isa(isa)
+    one = torch.zeros(9, 21, dtype=torch.bool)
+    one[5, 20] = True
+    masks = one, random_mask(33, 50, 0.2), random_mask(17, 19, 1.1), random_mask(70, 7, 0.4)
+    for mask in (*masks, random_mask(1, 1, 1.1), random_mask(20, 31, 0.0)):
+        check_low(Layer(mask, batch, torch.float32))
+
+
+@given(
+    n_out=st.integers(1, 70),
+    n_in=st.integers(1, 70),
+    density=st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.1]),
+    batch=st.sampled_from([1, 16, 17, 31, 63, 65, 97, 129, 200]),
+    isa=st.sampled_from(ISAS or ["none"]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_shape_in_bfloat16_equals_the_reference(
+    n_out: int, n_in: int, density: float, batch: int, isa: str, seed: int
+) -> None:
+    native._native.use_isa(isa)
+    check_low(Layer(random_mask(n_out, n_in, density, seed), batch, torch.float32, seed))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_number_of_bfloat16_is_read_and_written_as_it_is(isa: str) -> None:
+    # By a weight that is the identity: what is not a number stays that, its payload may differ.
+    native._native.use_isa(isa)
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(1024, 64)
+    layer = Layer(torch.eye(64, dtype=torch.bool), 1024, torch.float32)
+    layer.values.fill_(1)
+    layer.x = layer.grad = bits.view(torch.bfloat16)
+    denormal = (layer.x != 0) & (layer.x.abs() < 2.0**-126)
+    expected = torch.where(denormal, torch.zeros_like(layer.x), layer.x)
+    for got in (layer.forward(native, bias=False), layer.backward(native)[0]):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_sums_are_rounded_to_the_nearest_number_of_bfloat16(isa: str) -> None:
+    native._native.use_isa(isa)
+    layer = Layer(torch.ones(40, 1, dtype=torch.bool), 40, torch.float32)
+    step = 2.0**-7  # from 1 to the next number of bfloat16
+    eighths = torch.arange(40) / 8
+    layer.values = 1 + step * eighths  # ties among them, which go to the even one
+    layer.x = torch.ones(40, 1, dtype=torch.bfloat16)
+    expected = layer.values.bfloat16().expand(40, 40)
+    assert torch.equal(layer.forward(native, bias=False), expected)
+    layer.values.neg_()
+    assert torch.equal(layer.forward(native, bias=False), -expected)
+    layer.values = torch.full((40,), torch.finfo(torch.float32).max)
+    assert layer.forward(native, bias=False).isposinf().all()
+
+
+@pytest.mark.parametrize("batch", [1, 40, 150])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("isa", ISAS)
+def test_nan_and_infinity_of_bfloat16_reach_what_they_must(
+    isa: str, bad: float, batch: int
+) -> None:
+    native._native.use_isa(isa)
+    for name in ("x", "values", "grad", "bias"):
+        layer = Layer(random_mask(20, 30, 0.3), batch, torch.float32)
+        getattr(layer, name).view(-1)[5 % getattr(layer, name).numel()] = bad
+        check_low(layer)
+
+
+@pytest.mark.parametrize("batch", [1, 40])
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_gate_of_bfloat16_lets_through_what_is_positive_or_no_number(
+    isa: str, batch: int
+) -> None:
+    native._native.use_isa(isa)
+    # 0, -0, least numbers, 1, -1, infinities, and what is not a number of either sign.
+    bits = [0, 0x8000, 1, 0x8001, 0x3F80, 0xBF80, 0x7F80, 0xFF80, 0x7F81, 0xFF81, 0x7FFF, 0xFFFF]
+    opens = [0, 0, 1, 0, 1, 0, 1, 0, 1, 1, 1, 1]
+    y = torch.tensor(bits, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).expand(batch, 12)
+    layer = Layer(torch.eye(12, dtype=torch.bool), batch, torch.float32)
+    layer.values.fill_(1)
+    layer.x, layer.grad = torch.ones_like(y), torch.ones_like(y)
+    dbias = torch.empty(12)
+    dx, dvalues = layer.backward(native, y=y, dbias=dbias)
+    assert dx.tolist() == [[float(one) for one in opens]] * batch
+    assert dvalues.tolist() == dbias.tolist() == [float(batch * one) for one in opens]
+
+
+@pytest.mark.parametrize("team", TEAMS, ids=["own", "torch"][: len(TEAMS)])
+def test_results_in_bfloat16_do_not_depend_on_the_number_of_threads(team: str) -> None:
+    assert native._native.use_team(team) == bool(team)
+    uneven = random_mask(300, 400, 0.05)
+    uneven[17] = True
+    uneven[:, 5] = True
+    for mask, batch in ((random_mask(1000, 784, 0.05), 150), (uneven, 333), (uneven, 40)):
+        layer, _ = lowered(Layer(mask, batch, torch.float32))
+        results = []
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            only = layer.backward(native, True, False)[0], layer.backward(native, False, True)[1]
+            results.append((layer.forward(native), *layer.backward(native), *only))
+            results[-1] += layer.rectified(native)
+        for result in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_other_mixtures_with_bfloat16_are_refused() -> None:
+    def layer(dtype: torch.dtype = torch.float32) -> Layer:
+        return Layer(random_mask(5, 6, 0.5), 4, dtype)
+
+    wide, mixed, other = layer(torch.float64), layer(), layer()
+    wide.x = wide.x.bfloat16()
+    with pytest.raises(TypeError, match=r"^x must be float64, got bfloat16$"):
+        wide.forward(native)
+    mixed.x = mixed.x.bfloat16()
+    with pytest.raises(TypeError, match=r"^grad must be bfloat16, got float32$"):
+        mixed.backward(native)
+    mixed.bias = mixed.bias.bfloat16()
+    with pytest.raises(TypeError, match=r"^bias must be float32, got bfloat16$"):
+        mixed.forward(native)
+    other.grad = other.grad.bfloat16()
+    with pytest.raises(TypeError, match=r"^grad must be float32, got bfloat16$"):
+        other.backward(native)
+    low, _ = lowered(layer())
+    with pytest.raises(TypeError, match=r"^y must be bfloat16, got float32$"):
+        low.backward(native, y=torch.ones(4, 5))
+    with pytest.raises(TypeError, match=r"^dbias must be float32, got bfloat16$"):
+        low.backward(native, dbias=torch.ones(5, dtype=torch.bfloat16))
+    low.values = low.values.bfloat16()
+    with pytest.raises(TypeError, match=r"^values must be float32 or float64, got bfloat16$"):
+        low.forward(native)

@@ -10,6 +10,8 @@ from torch.nn import functional
 from regrow import Topology
 from regrow.kernels import dispatch, native, ops, reference
 
+needs_native = pytest.mark.skipif(not native.available(), reason=native.reason())
+
 HAND = Topology((4, 7), torch.tensor([1, 9, 20, 22, 23]))
 
 
@@ -129,3 +131,77 @@ def test_trials_do_the_work_of_one_step(training: bool, monkeypatch: pytest.Monk
         work()
     backward = ["csr_backward", "dense_backward"] if training else []
     assert sorted(done) == sorted(["csr_forward", "dense_forward", *backward])
+
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", HALVES)
+def test_values_of_half_precision_are_raised_for_the_fast_kernels(dtype: torch.dtype) -> None:
+    half, single, double = (torch.ones(3, dtype=d) for d in (dtype, torch.float32, torch.float64))
+    assert torch.equal(ops.raised(half), single)
+    assert ops.raised(half).dtype == torch.float32
+    assert ops.raised(single) is single
+    assert ops.raised(double) is double
+    elsewhere = half.to("meta")
+    assert ops.raised(elsewhere) is elsewhere
+
+
+def test_nothing_is_raised_for_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    half = torch.ones(3, dtype=torch.bfloat16)
+    assert ops.raised(half) is half
+    kernels, values, stored = ops._kernels_for(torch.ones(40, 7, dtype=torch.bfloat16), half)
+    assert kernels is reference
+    assert values is half
+    assert stored == torch.bfloat16
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("given", "values", "batch", "expected"),
+    [
+        (torch.bfloat16, torch.float32, 17, (torch.bfloat16, torch.float32)),
+        (torch.bfloat16, torch.bfloat16, 17, (torch.bfloat16, torch.float32)),
+        (torch.bfloat16, torch.bfloat16, 16, (torch.float32, torch.float32)),
+        (torch.bfloat16, torch.float32, 16, (torch.float32, torch.float32)),
+        (torch.bfloat16, torch.float64, 40, (torch.float64, torch.float64)),
+        (torch.float16, torch.float16, 40, (torch.float32, torch.float32)),
+        (torch.float16, torch.float32, 40, (torch.float32, torch.float32)),
+        (torch.float32, torch.float32, 40, (torch.float32, torch.float32)),
+    ],
+)
+def test_activations_of_large_batches_stay_in_bfloat16(
+    given: torch.dtype, values: torch.dtype, batch: int, expected: tuple
+) -> None:
+    kernels, raised, stored = ops._kernels_for(
+        torch.ones(batch, 7, dtype=given), torch.ones(5, dtype=values)
+    )
+    assert kernels is native
+    assert (stored, raised.dtype) == expected
+
+
+@pytest.mark.parametrize("batch", [5, 40])
+@pytest.mark.parametrize("compute", ["csr", "dense", "auto"])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_products_of_half_precision_are_near_those_of_float32(
+    dtype: torch.dtype, relu: bool, compute: str, batch: int
+) -> None:
+    dispatch.forget()
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    given = [torch.randn(*size, generator=generator).to(dtype) for size in ((batch, 7), (5,), (4,))]
+    grad = torch.randn(batch, 4, generator=generator).to(dtype)
+    for own in (dtype, torch.float32):
+        x, values, bias = (part.detach().to(own).requires_grad_() for part in given)
+        y = ops.linear(x, values, bias, *operands(), compute, True, relu)
+        y.backward(grad.to(own))
+        found.append((y, x.grad, values.grad, bias.grad))
+        assert {part.dtype for part in found[-1]} == {own}
+    assert 0 < (found[1][0] > 0).float().mean() < 1
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine.float(), theirs, rtol=0.01, atol=0.01)
+    assert len(dispatch.decisions()) == 2 * (compute == "auto")
+    dispatch.forget()

@@ -504,6 +504,39 @@ def test_what_cannot_lie_feature_major_does_not() -> None:
     assert compiled(randn(48, 60)).is_contiguous()
 
 
+@pytest.mark.parametrize("batch", [5, 40])
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize("lowered", ["layer", "autocast"])
+def test_layers_of_low_precision_train_as_their_dense_twin(
+    lowered: str, compute: str, batch: int
+) -> None:
+    dispatch.forget()
+    layer = layer_of(60, 40, 0.2, dtype=torch.float32, compute=compute)
+    x, grad = (randn(batch, n, dtype=torch.bfloat16) for n in (60, 40))
+    with torch.no_grad():
+        layer.values.copy_(layer.values.bfloat16())  # so that both have the same numbers
+        layer.bias.copy_(layer.bias.bfloat16())
+    weight, bias, same = (t.detach().double() for t in (layer.weight, layer.bias, x))
+    given = [t.requires_grad_() for t in (weight, bias, same)]
+    functional.linear(same, weight, bias).backward(grad.double())
+    if lowered == "layer":
+        layer.to(torch.bfloat16)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=lowered == "autocast"):
+        y = layer(x)
+    y.backward(grad)
+    assert y.dtype == x.grad.dtype == torch.bfloat16
+    assert layer.values.grad.dtype == layer.bias.grad.dtype == layer.values.dtype
+    gathered = given[0].grad.reshape(-1)[layer.topology.positions]
+    expected = (functional.linear(same, weight, bias), same.grad, gathered, bias.grad)
+    for mine, theirs in zip((y, x.grad, layer.values.grad, layer.bias.grad), expected, strict=True):
+        # Sums in float32, and their results rounded once; torch's own are told more freely.
+        near = 2.0**-7 if compute == "csr" else 0.02
+        torch.testing.assert_close(mine.double(), theirs, rtol=near, atol=4 * near)
+    assert len(dispatch.decisions()) == (compute == "auto")
+    dispatch.forget()
+
+
 @pytest.mark.parametrize("compute", ["csr", "dense"])
 def test_flops_are_those_of_the_connections(compute: str) -> None:
     layer = layer_of(60, 40, 0.1, compute=compute)
@@ -520,10 +553,10 @@ def test_flops_are_those_of_the_connections(compute: str) -> None:
 
 
 class Mlp(nn.Module):
-    def __init__(self, compute: str) -> None:
+    def __init__(self, compute: str, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.first = layer_of(6, 8, 0.4, torch.float32, compute=compute)
-        self.last = layer_of(8, 3, 0.5, torch.float32, compute=compute)
+        self.first = layer_of(6, 8, 0.4, dtype, compute=compute)
+        self.last = layer_of(8, 3, 0.5, dtype, compute=compute)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(torch.relu(self.first(x)))
@@ -567,6 +600,17 @@ def test_compiles_without_a_graph_break_also_after_updates(compute: str) -> None
             layer.set_topology(topology, layer.values.detach().clone())
         same_step(compiled, model, x)
     same_step(compiled, model, randn(9, 6, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("compute", ["csr", "dense"])
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_compiles_in_bfloat16(compute: str) -> None:
+    model = Mlp(compute, torch.bfloat16)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x = randn(40, 6, dtype=torch.bfloat16)
+    y = compiled(x)
+    assert (y.dtype, y.shape) == (torch.bfloat16, (40, 3))
+    same_step(compiled, model, x)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler for inductor")

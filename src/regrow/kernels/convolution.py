@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -133,13 +133,9 @@ def _forward(
     indices: Tensor,
     geometry: Geometry,
 ) -> Tensor:
-    # The dense weight is made in the dtype of the input, sparse kernels raise the input.
-    dtype = x.dtype if compute == "dense" else values.dtype
-    kernels = dense_convolution if compute == "dense" else conv_kernels(values)
-    raised = None if bias is None else bias.to(dtype)
-    y: Tensor = kernels.conv_forward(
-        x.to(dtype), values.to(dtype), indptr, indices, geometry, raised
-    )
+    kernels, weight = _kernels_for(compute, x, values)
+    raised = None if bias is None else bias.to(weight.dtype)
+    y: Tensor = kernels.conv_forward(x.to(weight.dtype), weight, indptr, indices, geometry, raised)
     return y.to(x.dtype)
 
 
@@ -154,12 +150,11 @@ def _both(
     need_x: bool,
     need_values: bool,
 ) -> Both:
-    dtype = x.dtype if compute == "dense" else values.dtype
-    kernels = dense_convolution if compute == "dense" else conv_kernels(values)
+    kernels, weight = _kernels_for(compute, x, values)
     dx, dvalues = kernels.conv_backward(
-        grad.to(dtype),
-        x.to(dtype),
-        values.to(dtype),
+        grad.to(weight.dtype),
+        x.to(weight.dtype),
+        weight,
         indptr,
         indices,
         geometry,
@@ -170,6 +165,14 @@ def _both(
         None if dx is None else dx.to(x.dtype),
         None if dvalues is None else dvalues.to(values.dtype),
     )
+
+
+def _kernels_for(compute: str, x: Tensor, values: Tensor) -> tuple[Any, Tensor]:
+    """The kernels, and the values in the dtype in which they compute."""
+    if compute == "dense":  # the dense weight is made in the dtype of the input
+        return dense_convolution, values.to(x.dtype)
+    values = ops.raised(values)
+    return conv_kernels(values), values
 
 
 # ---- Gradient of positions without a value
@@ -192,11 +195,8 @@ def pair_products(
     starts = torch.arange(grad.shape[1] + 1, device=positions.device) * width
     indptr, indices = torch.searchsorted(positions, starts), (positions % width).int()
     values = grad.new_zeros(positions.shape)
-    _, products = conv_kernels(values).conv_backward(
-        grad, x, values, indptr, indices, geometry, False, True
-    )
-    found: Tensor = products[owner]
-    return found
+    _, products = _both("csr", grad, x, values, indptr, indices, geometry, False, True)
+    return cast(Tensor, products)[owner]
 
 
 # ---- Choice

@@ -37,6 +37,15 @@ def sparse_kernels(values: Tensor) -> Any:
     return reference
 
 
+def raised(values: Tensor) -> Tensor:
+    """Values as the fast sparse kernels of a CPU take them: those of half precision in float32.
+
+    Results are lowered again by who asks for them. Without fast kernels nothing is raised.
+    """
+    half = values.dtype in _HALF_DTYPES and values.device.type == "cpu"
+    return values.float() if half and native.available() else values
+
+
 def _say_why() -> None:
     global _said  # not a cache, which would forget a warning that is raised as an error
     if _said:
@@ -155,12 +164,13 @@ def _csr_forward(
     relu: bool = False,
     feature_major: bool = False,
 ) -> Tensor:
-    kernels, stored, computed = _kernels_for(x, values)
-    y: Tensor = kernels.linear_forward(
-        *(x.to(stored), values.to(computed), indptr, indices, indptr.numel() - 1),
-        *(None if bias is None else bias.to(computed), relu, feature_major),
+    kernels, weight, stored = _kernels_for(x, values)
+    y = kernels.linear_forward(
+        *(_in(stored, x), weight, indptr, indices, indptr.numel() - 1),
+        *(_in(weight.dtype, bias), relu, feature_major),
     )
-    return y.to(x.dtype)
+    lowered: Tensor = _in(x.dtype, y)
+    return lowered
 
 
 def _csr_backward(
@@ -173,26 +183,26 @@ def _csr_backward(
     need_bias: bool = False,
     y: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    kernels, stored, computed = _kernels_for(x, values)
-    dbias = grad.new_empty(grad.shape[1], dtype=computed) if need_bias else None
+    kernels, weight, stored = _kernels_for(x, values)
+    dbias = weight.new_empty(grad.shape[1]) if need_bias else None
     dx, dvalues = kernels.linear_backward(
-        *(grad.to(stored), x.to(stored), values.to(computed), *operands[2:]),
-        *(need_x, need_values, operands[:2], None if y is None else y.to(stored), dbias),
+        *(_in(stored, grad), _in(stored, x), weight, *operands[2:]),
+        *(need_x, need_values, operands[:2], _in(stored, y), dbias),
     )
-    return (
-        None if dx is None else dx.to(x.dtype),
-        None if dvalues is None else dvalues.to(values.dtype),
-        None if dbias is None else dbias.to(grad.dtype),
-    )
+    return _in(x.dtype, dx), _in(values.dtype, dvalues), _in(grad.dtype, dbias)
 
 
-def _kernels_for(x: Tensor, values: Tensor) -> tuple[Any, torch.dtype, torch.dtype]:
-    """The kernels of a sparse product, and the dtypes that they take: activations and values."""
-    computed = values.dtype
-    if computed in _HALF_DTYPES and values.device.type == "cpu" and native.available():
-        return native, native.stored(x, torch.float32), torch.float32
+def _in(dtype: torch.dtype, tensor: Any) -> Any:
+    """A tensor, or None, in this dtype; asking first is much quicker than ``to``."""
+    return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
+
+
+def _kernels_for(x: Tensor, values: Tensor) -> tuple[Any, Tensor, torch.dtype]:
+    """The kernels of a product, the values as they take them, and the dtype of activations."""
+    values = raised(values)
     kernels = sparse_kernels(values)
-    return kernels, native.stored(x, computed) if kernels is native else computed, computed
+    stored = native.stored(x, values.dtype) if kernels is native else values.dtype
+    return kernels, values, stored
 
 
 def _dense_weight(

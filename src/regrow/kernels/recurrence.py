@@ -199,11 +199,11 @@ def _last(states: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
 def _forward_product(
     compute: str, values: Tensor, bias: Tensor | None, operands: tuple[Tensor, ...], hidden: int
 ) -> Product:
-    indptr, indices = operands[:2]
-    width = indptr.numel() - 1
     if compute == "csr":
-        forward = ops.sparse_kernels(values).linear_forward
-        return lambda h: cast(Tensor, forward(h, values, indptr, indices, width, bias))
+        indptr, indices = operands[:2]
+        weight = ops.raised(values)  # once, not at every step
+        offsets = None if bias is None else bias.to(weight.dtype)
+        return lambda h: ops._csr_forward(h, weight, offsets, indptr, indices)
     weight = _dense_weight(values, operands, hidden).t()
     if bias is None:
         return lambda h: h @ weight
@@ -214,9 +214,8 @@ def _backward_product(
     compute: str, values: Tensor, operands: tuple[Tensor, ...], before: Tensor
 ) -> Back:
     if compute == "csr":
-        backward = ops.sparse_kernels(values).linear_backward
-        order = *operands[2:], True, False, operands[:2]
-        return lambda grad: cast(Tensor, backward(grad, before[: len(grad)], values, *order)[0])
+        given = ops.raised(values), operands, True, False
+        return lambda grad: cast(Tensor, ops._csr_backward(grad, before[: len(grad)], *given)[0])
     weight = _dense_weight(values, operands, before.shape[1])
     return lambda grad: grad @ weight
 
@@ -224,15 +223,13 @@ def _backward_product(
 def _values_gradient(
     compute: str, grad: Tensor, before: Tensor, values: Tensor, operands: tuple[Tensor, ...]
 ) -> Tensor:
-    kernels = ops.sparse_kernels(values)
     if compute == "csr":
-        order = *operands[2:], False, True, operands[:2]
-        found = kernels.linear_backward(grad, before, values, *order)
+        found = ops._csr_backward(grad, before, values, operands, False, True)
         return cast(Tensor, found[1])
     dense = grad.t() @ before
     if dense.numel() == values.numel():
         return dense.view(-1)
-    return cast(Tensor, kernels.gather(dense, *operands[:2]))
+    return cast(Tensor, ops.sparse_kernels(values).gather(dense, *operands[:2]))
 
 
 def _dense_weight(values: Tensor, operands: tuple[Tensor, ...], hidden: int) -> Tensor:

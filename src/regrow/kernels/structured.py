@@ -177,6 +177,7 @@ def _forward(
     form: Sequence[int],
 ) -> Tensor:
     sizes = form[0], form[1]
+    values = ops.raised(values)
     kernels = structured_kernels(values, kind, sizes)
     if _lowers(kernels):
         y: Tensor = kernels.forward(x, values, parts, kind, sizes, bias)
@@ -197,14 +198,16 @@ def _backward(
     need_values: bool,
 ) -> Both:
     sizes = form[0], form[1]
-    kernels = structured_kernels(values, kind, sizes)
+    raised, dtype = ops.raised(values), x.dtype
+    kernels = structured_kernels(raised, kind, sizes)
     if not _lowers(kernels):
-        grad, x, dtype = grad.to(values.dtype), x.to(values.dtype), x.dtype
-    else:
-        dtype = x.dtype
+        grad, x = grad.to(raised.dtype), x.to(raised.dtype)
     wanted = need_x, need_values
-    dx, dvalues = kernels.backward(grad, x, values, parts, kind, sizes, *wanted)
-    return (None if dx is None else dx.to(dtype)), dvalues
+    dx, dvalues = kernels.backward(grad, x, raised, parts, kind, sizes, *wanted)
+    return (
+        None if dx is None else dx.to(dtype),
+        None if dvalues is None else dvalues.to(values.dtype),
+    )
 
 
 def structured_kernels(values: Tensor, kind: str, sizes: tuple[int, int]) -> Any:
@@ -248,7 +251,8 @@ def _resolve(
         found = ops._trials(x, values, operands, n_out, n_in, training)
         if dispatch.without_dense(here) is not None:
             del found["dense"]
-        if structured_kernels(values, kind, (form[0], form[1])) is reference_structured:
+        served = structured_kernels(ops.raised(values), kind, (form[0], form[1]))
+        if served is reference_structured:
             return found
         grad = x.new_ones(x.shape[0], n_out)
 

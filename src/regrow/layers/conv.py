@@ -60,7 +60,7 @@ class _SparseConv(SparseLayer):
         """Convolve a batch ``(batch, in_channels, *size)``, or one sample without its first axis.
 
         Under autocast the result has autocast's dtype, as a dense layer's has; ``csr`` compute
-        works in the dtype of the values inside.
+        works in the dtype of the values inside, with native kernels at least in float32.
 
         Raises:
             ValueError: An input of another form, or too small for the kernel.

@@ -101,7 +101,7 @@ class SparseLinear(SparseLayer):
         """Map ``(*, in_features)`` to ``(*, out_features)``.
 
         Under autocast the result has autocast's dtype, as a dense layer's has; ``csr`` compute
-        works in the dtype of the values inside.
+        sums in the dtype of the values inside, with native kernels at least in float32.
 
         Raises:
             ValueError: The last axis of the input is not ``in_features``.

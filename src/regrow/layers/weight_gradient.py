@@ -56,9 +56,9 @@ def pairs(x: Tensor, grad: Tensor, rows: Tensor, columns: Tensor, dtype: torch.d
         ``[k]``.
     """
     if x.is_floating_point():
-        grad, x = grad.to(dtype), x.to(dtype)
+        grad, x = ops.raised(grad.to(dtype)), ops.raised(x.to(dtype))
         products: Tensor = ops.sparse_kernels(grad).pair_products(grad, x, rows, columns)
-        return products
+        return products.to(dtype)
     if not x.numel():
         return grad.new_zeros(rows.shape, dtype=dtype)
     seen, owner = x.long().unique(return_inverse=True)
