@@ -149,23 +149,24 @@ def bfloat16() -> str:
     """Training steps in bfloat16 and in float32, sparse and dense."""
     found = _read("low-precision")
     rows = [["threads", "inputs x outputs", "density", "batch", "`csr` float32, ms"]]
-    rows[0] += ["`csr` bfloat16", "dense float32", "dense bfloat16"]
+    rows[0] += ["bfloat16, ms", "float32 / bfloat16", "dense / `csr`, float32"]
+    rows[0].append("dense / `csr`, bfloat16")
     notes = []
     for threads, table in found["threads"].items():
         gains = []
         for row in table:
             ms = row["best"]
-            base = ms["csr float32"]
-            gains.append(base / ms["csr bfloat16"])
-            ratios = (ms[name] / base for name in ("dense float32", "dense bfloat16"))
+            single, low = ms["csr float32"], ms["csr bfloat16"]
+            gains.append(single / low)
+            dense = ms["dense float32"] / single, ms["dense bfloat16"] / low
             cells = [threads, row["shape"].replace("x", " x "), f"{row['density']:g}"]
-            cells += [f"{row['batch']}", f"{base:.2f}", f"{gains[-1]:.2f}x faster"]
-            rows.append([*cells, *(f"{ratio:.1f}x the time" for ratio in ratios)])
+            cells += [f"{row['batch']}", f"{single:.2f}", f"{low:.2f}"]
+            rows.append([*cells, *(f"{ratio:.2f}x" for ratio in (gains[-1], *dense))])
         mean, least, most = statistics.geometric_mean(gains), min(gains), max(gains)
-        notes.append(f"{threads} thread(s): {mean:.2f}x faster ({least:.2f} to {most:.2f})")
+        notes.append(f"{mean:.2f}x ({least:.2f} to {most:.2f}) with {threads} thread(s)")
     return (
-        f"{_lines(rows)}\n\nForward and backward pass with a bias, no optimiser, against `csr` in "
-        f"float32, the shortest of all rounds. `csr` in bfloat16, geometric mean (least to most): "
+        f"{_lines(rows)}\n\nForward and backward pass with a bias, no optimiser, the shortest of "
+        f"all rounds. Times of `csr` in float32 by bfloat16, geometric mean (least to most): "
         f"{', '.join(notes)}. {_machine(found)}."
     )
 
