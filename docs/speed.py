@@ -166,7 +166,7 @@ def bfloat16() -> str:
         notes.append(f"{mean:.2f}x ({least:.2f} to {most:.2f}) with {threads} thread(s)")
     return (
         f"{_lines(rows)}\n\nForward and backward pass with a bias, no optimiser, the shortest of "
-        f"all rounds. Times of `csr` in float32 by those in bfloat16, geometric mean (least to most): "
+        f"all rounds. Times of `csr` in float32 by bfloat16, geometric mean (least to most): "
         f"{', '.join(notes)}. {_machine(found)}."
     )
 
