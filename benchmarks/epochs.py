@@ -28,7 +28,6 @@ import contextlib
 import importlib
 import importlib.util
 import io
-import itertools
 import statistics
 import sys
 import tempfile
@@ -47,6 +46,7 @@ from torch.nn import functional
 
 import regrow
 from regrow.kernels import native
+from regrow.layers import share_layouts
 from regrow.topology import allocate, random_topology
 
 
@@ -102,10 +102,8 @@ def own(network: Network, x: torch.Tensor, y: torch.Tensor, steps: int) -> Any:
             topology = random_topology((n_out, n_in), count)
             modules.append(regrow.SparseLinear(n_in, n_out, topology=topology, activation="relu"))
     assert isinstance(modules.pop(), nn.ReLU)  # the last layer has every connection
-    for layer, after in itertools.pairwise(modules):
-        if isinstance(layer, regrow.SparseLinear):
-            layer.feature_major = isinstance(after, regrow.SparseLinear)
     model = nn.Sequential(*modules)
+    share_layouts(model)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0002, fused=True
     )

@@ -326,3 +326,32 @@ def test_there_and_back_keeps_the_values() -> None:
     weight = model[0].weight.detach()
     again = sparsify(densify(model), 1.0)
     assert torch.equal(again[0].weight, weight)
+
+
+def test_sparse_layers_in_a_row_share_their_layout() -> None:
+    model = Net()
+    model.more = nn.Sequential(
+        *(nn.Linear(8, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 8)),
+        *(nn.LayerNorm(8), nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)),
+        *(nn.ReLU(), nn.Sequential(nn.Linear(8, 8))),
+    )
+    sparsify(model, 0.5, exclude="more.7", generator=seeded())
+    found = {path for path, m in model.named_modules() if getattr(m, "feature_major", False)}
+    assert found == {"encoder.0", "more.0"}
+
+
+def test_a_shared_layout_changes_no_result() -> None:
+    model = nn.Sequential(nn.Linear(50, 40), nn.ReLU(), nn.Linear(40, 30), nn.Linear(30, 4))
+    sparsify(model, 0.3, compute="csr", generator=seeded())
+    assert [m.feature_major for m in regrow.sparse_layers(model).values()] == [True, True, False]
+    x = torch.randn(48, 50, generator=seeded())
+    outcomes = []
+    for wanted in (True, False):
+        for layer in regrow.sparse_layers(model).values():
+            layer.feature_major = wanted and layer is not model[3]
+        model.zero_grad()
+        y = model(x)
+        y.square().sum().backward()
+        outcomes.append([y, *(p.grad.clone() for p in model.parameters())])
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -222,6 +222,7 @@ def _dense_forward(
         lowered = None if bias is None else bias.to(x.dtype)
         return strips.forward(x, values, lowered, indptr, indices)
     weight = _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
+    x = x.contiguous()  # torch is ten times slower with others where outputs are few
     return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 

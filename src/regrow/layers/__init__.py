@@ -11,6 +11,7 @@ from regrow.layers.convert import densify, sparsify
 from regrow.layers.criteria import Grasp, Magnitude, Snip, SynFlow
 from regrow.layers.description import describe
 from regrow.layers.embedding import SparseEmbedding
+from regrow.layers.layout import share_layouts
 from regrow.layers.linear import SparseLinear
 from regrow.layers.projection import SparseProjection
 from regrow.layers.recurrent import SparseGRU, SparseLSTM, SparseRNN
@@ -37,6 +38,7 @@ __all__ = [
     "compact",
     "densify",
     "describe",
+    "share_layouts",
     "sparse_layers",
     "sparsify",
     "tie",

@@ -14,6 +14,7 @@ from regrow.layers.conversion import DENSIFIERS, Start, StartValues, succeed
 from regrow.layers.description import describe
 from regrow.layers.draw import Numbers, Places, drawn
 from regrow.layers.fused_paths import settle_fused_paths
+from regrow.layers.layout import share_layouts
 from regrow.layers.row_groups import Groups, row_groups
 from regrow.layers.tied_names import settle_tied_names
 from regrow.topology import Topology
@@ -136,6 +137,7 @@ def sparsify(
                 tied.row_groups = rows
     settle_fused_paths(model)
     settle_tied_names(model)
+    share_layouts(model)
     if verbose:
         print(describe(model))
     return model

@@ -42,7 +42,8 @@ class SparseLinear(SparseLayer):
             compute then spares both layers turning it, in both passes. Every layer takes such an
             input as it is. It holds on a CPU, in float32 and float64, for batches that are a
             multiple of 16 above 16, and outside ``torch.compile``; shapes and results are the same
-            but for the last bits, and what wants contiguous tensors copies it.
+            but for the last bits, and what wants contiguous tensors copies it. `sparsify` sets it
+            where it sees that nothing else is between two such layers.
         generator: CPU generator for places and values; torch's default one if None.
         device: Of values and bias.
         dtype: Of values and bias, float32 by default.
@@ -182,7 +183,6 @@ class SparseLinear(SparseLayer):
             f"connections={self.topology.nnz}, bias={self.bias is not None}, "
             f"compute={self.compute}"
             + (f", activation={self.activation}" if self.activation else "")
-            + (", feature_major=True" if self.feature_major else "")
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from regrow.data import Dataset
-from regrow.layers import SparseLinear
+from regrow.layers import SparseLinear, share_layouts
 from regrow.topology import Topology
 from regrow.training.options import TrainOptions
 
@@ -43,19 +43,17 @@ def build(
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     shapes = layer_shapes(dataset.n_features, options.hidden, dataset.n_classes or 1)
-    before: nn.Module | None = None
     for name, (rows, columns) in shapes.items():
         modules[name] = _layer(rows, columns, topologies(name, generator), generator)
-        if isinstance(before, SparseLinear):
-            before.feature_major = isinstance(modules[name], SparseLinear)
-        before = modules[name]
         if name == "output":
             break
         number = name.removeprefix("hidden")
         modules[f"relu{number}"] = nn.ReLU()
         if options.dropout > 0:
             modules[f"dropout{number}"] = nn.Dropout(options.dropout)
-    return nn.Sequential(modules)
+    model = nn.Sequential(modules)
+    share_layouts(model)
+    return model
 
 
 def _layer(
