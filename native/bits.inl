@@ -9,6 +9,8 @@ namespace regrow {
 namespace {
 
 constexpr int kBits = 16;  // of a word
+// Values are asked for so far ahead: steps of their own length are not what a prefetcher waits for.
+constexpr int64_t kLater = 512;
 
 // Of `columns` positions from a word on, as a mask of those that the row has.
 REGROW_INLINE uint32_t within(int64_t columns) {
@@ -183,9 +185,11 @@ void expand(const BitsUnit<T>& unit) {
   for (int64_t row = unit.first; row < unit.last; ++row) {
     const uint16_t* const bits = unit.bits + row * words;
     T* const dense = unit.dense + row * unit.columns;
-    for (int64_t w = 0; w < words; ++w)
+    for (int64_t w = 0; w < words; ++w) {
+      __builtin_prefetch(values + kLater, 0, 3);
       values = expand_word(bits[w], within(unit.columns - kBits * w), values, end,
                            dense + kBits * w);
+    }
   }
 }
 
@@ -197,8 +201,10 @@ void compress(const BitsUnit<T>& unit) {
   for (int64_t row = unit.first; row < unit.last; ++row) {
     const uint16_t* const bits = unit.bits + row * words;
     const T* const dense = unit.dense + row * unit.columns;
-    for (int64_t w = 0; w < words; ++w)
+    for (int64_t w = 0; w < words; ++w) {
+      __builtin_prefetch(values + kLater, 1, 3);
       values = compress_word(bits[w], dense + kBits * w, values, end);
+    }
   }
 }
 
