@@ -201,6 +201,15 @@ Parts parts_of(const Size* t_indptr, Size columns, Size features, int threads, b
   return parts;
 }
 
+// Meets numbers in row order, to be read or written, with those in column order.
+template <int Write, typename Row, typename T, typename F>
+void by_columns(Row* rows, const std::int32_t* perm, Size count, bool far, T* columns, F&& meet) {
+  for (Size c = 0; c < count; ++c) {
+    if (far) __builtin_prefetch(rows + perm[std::min(c + kAhead, count - 1)], Write, 3);
+    meet(rows[perm[c]], columns[c]);
+  }
+}
+
 int threads_for(Size work, int threads) { return work < kSerialWork ? 1 : std::max(1, threads); }
 
 template <typename T, typename A>
@@ -368,14 +377,8 @@ void run(const Backward<T, A>& product, int threads) {
       const std::int32_t* const perm = p.t_perm + begin;
       T* const values = reinterpret_cast<T*>(room);
       T* const dvalues = reinterpret_cast<T*>(room + ordered);
-      const auto in_order = [&](const T* target, auto&& body) {
-        for (Size c = 0; c < count; ++c) {
-          if (far) __builtin_prefetch(target + perm[std::min(c + kAhead, count - 1)], 1, 3);
-          body(c, perm[c]);
-        }
-      };
       if (!in_place && p.dx)
-        in_order(p.values, [&](Size c, Size slot) { values[c] = p.values[slot]; });
+        by_columns<0>(p.values, perm, count, far, values, [](T from, T& to) { to = from; });
       if (!in_place && p.dvalues) std::fill(dvalues, dvalues + count, T(0));
       for (Size tile = 0; tile < part.count; ++tile) {
         const Size start = tile * part.width, sample = first * tiles.width + start;
@@ -394,9 +397,9 @@ void run(const Backward<T, A>& product, int threads) {
       }
       if (in_place || !p.dvalues) return;
       if (first > 0) {
-        in_order(p.dvalues, [&](Size c, Size slot) { p.dvalues[slot] += dvalues[c]; });
+        by_columns<1>(p.dvalues, perm, count, far, dvalues, [](T& to, T sum) { to += sum; });
       } else {
-        in_order(p.dvalues, [&](Size c, Size slot) { p.dvalues[slot] = dvalues[c]; });
+        by_columns<1>(p.dvalues, perm, count, far, dvalues, [](T& to, T sum) { to = sum; });
       }
     });
   }

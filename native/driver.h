@@ -2,8 +2,8 @@
 //
 // It is computed in T; activations and their gradients are stored as A, values and biases as T.
 // Activations and their gradients are contiguous, row-major or feature-major; the latter are of type
-// T, of more samples than a vector has, a multiple of these, and aligned as vectors are.  Sizes and pointers are taken as
-// checked, and so is the structure: indices in range, t_perm a permutation.
+// T, of more samples than a vector has, a multiple of these, and aligned as vectors are.  Sizes and
+// pointers are taken as checked, and so is the structure: indices in range, t_perm a permutation.
 #pragma once
 
 #include <cstdint>
