@@ -23,6 +23,7 @@ constexpr Size kMostTileWork = 4'000'000;
 constexpr Size kAlign = 16;
 // What a row or column costs beside its connections, in connections.
 constexpr Size kRowCost = 4;
+constexpr Size kFewInRow = 32;
 // Connections in a part of a backward pass: each packs and reads the whole operand, and has room for
 // its values and their gradients in column order.
 constexpr Size kLeastPart = 4096;
@@ -70,17 +71,16 @@ Tiles tiles_of(Size batch, Size bytes, const ProductKernels<T, A, P>& kernels) {
 }
 
 // Two cache lines of samples for every feature are best over a wide range.  More pay while the tile
-// leaves most of the second-level cache free, one line only if two are far too much for it.
-// A feature-major operand that is one tile need not be packed.
+// takes no more than its share of the second-level cache, one line only if two are far too much for
+// it.  A feature-major operand that is one tile need not be packed.
 template <typename T, typename A, typename P>
-Tiles plan(Size batch, Size features, const ProductKernels<T, A, P>& kernels,
-           bool by_features = false) {
+Tiles plan(Size batch, Size features, const ProductKernels<T, A, P>& kernels, bool by_features = false,
+           Size share = level2_bytes() / 2) {
   const Size most = kernels.vectors * kernels.lanes * Size{sizeof(P)};
   const Size all = batch * Size{sizeof(P)};
-  if (by_features && all <= most && features * all <= level2_bytes() / 2)
-    return tiles_of(batch, most, kernels);
+  if (by_features && all <= most && features * all <= share) return tiles_of(batch, most, kernels);
   Size bytes = features * kUsualBytes > 2 * level2_bytes() ? 64 : kUsualBytes;
-  while (bytes < most && features * 2 * bytes <= level2_bytes() / 4) bytes *= 2;
+  while (bytes < most && features * 2 * bytes <= share) bytes *= 2;
   return tiles_of(batch, std::min(bytes, most), kernels);
 }
 
@@ -321,7 +321,10 @@ void run(const Forward<T, A>& product, int threads) {
   const ProductKernels<T, A>& k = product_kernels<T, A>();
   const Size work = product.batch * (product.nnz + product.n_in + product.n_out);
   threads = threads_for(work, threads);
-  const Tiles tiles = plan(product.batch, product.n_in, k, product.x_by_features);
+  // Where connections are few, turning the operands is most of the work, and quicker a little at a time.
+  const bool few = product.nnz < kFewInRow * product.n_out && !product.x_by_features;
+  const Tiles tiles = plan(product.batch, product.n_in, k, product.x_by_features,
+                           level2_bytes() / (few ? 4 : 2));
   if (threads == 1 || (tiles.count >= 2 * threads && work / tiles.count <= kMostTileWork)) {
     forward_by_tiles(product, k, tiles, threads);
   } else {
