@@ -4,7 +4,7 @@
     python benchmarks/everything.py --reference DIR     # with the published code of epochs.py
     python benchmarks/everything.py --only roofline training
 
-It takes about 40 minutes, and the machine should have nothing else to do. What fails is said, and
+It takes 20 to 40 minutes, and the machine should have nothing else to do. What fails is said, and
 the others go on.
 """
 
