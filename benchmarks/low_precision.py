@@ -15,6 +15,7 @@ it is timed, each layer of bfloat16 is checked against that of float32 with the 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -68,24 +69,14 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of each layer."""
     x, grad = (torch.randn(batch, n).bfloat16().float() for n in (n_in, n_out))
-    layers: dict[str, nn.Module] = {}
-    for name in LAYERS:
-        compute, dtype = name.split()
-        layers[name] = (
-            regrow.SparseLinear(n_in, n_out, density=density, compute="csr")
-            if compute == "csr"
-            else nn.Linear(n_in, n_out)
-        )
-        if dtype == "bfloat16":
-            single = layers[f"{compute} float32"]
-            if isinstance(single, regrow.SparseLinear):
-                layers[name] = regrow.SparseLinear(
-                    n_in, n_out, topology=single.topology, compute="csr"
-                )
-            layers[name].load_state_dict(single.state_dict())
-            layers[name].to(torch.bfloat16)
-            single.load_state_dict(layers[name].state_dict())  # the same numbers, rounded
-    work = {name: step(layer, x, grad) for name, layer in layers.items()}
+    work = {}
+    for compute, layer in (
+        ("csr", regrow.SparseLinear(n_in, n_out, density=density, compute="csr")),
+        ("dense", nn.Linear(n_in, n_out)),
+    ):
+        low = layer.to(torch.bfloat16)
+        work[f"{compute} float32"] = step(copy.deepcopy(low).float(), x, grad)  # the same numbers
+        work[f"{compute} bfloat16"] = step(low, x, grad)
     for compute in ("csr", "dense"):
         check(work[f"{compute} bfloat16"](), work[f"{compute} float32"]())
     times: dict[str, list[float]] = {name: [] for name in work}

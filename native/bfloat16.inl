@@ -18,9 +18,9 @@ REGROW_INLINE Words<L> nearest(Vector<float, L> v) {
 }
 
 // Vector n of a packed row.
-template <typename T, int L, typename P>
-REGROW_INLINE Vector<T, L> vector_at(const P* row, int n) {
-  if constexpr (sizeof(P) == sizeof(T)) {
+template <typename T, int L, typename A>
+REGROW_INLINE Vector<T, L> vector_at(const A* row, int n) {
+  if constexpr (sizeof(A) == sizeof(T)) {
     return load<Vector<T, L>>(row + n * L);
   } else {
     const Words<L> words = load<Words<L>>(row + n / 2 * (2 * L));

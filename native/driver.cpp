@@ -23,6 +23,7 @@ constexpr Size kMostTileWork = 4'000'000;
 constexpr Size kAlign = 16;
 // What a row or column costs beside its connections, in connections.
 constexpr Size kRowCost = 4;
+// Connections of a row below which turning the operands is most of the work.
 constexpr Size kFewInRow = 32;
 // Connections in a part of a backward pass: each packs and reads the whole operand, and has room for
 // its values and their gradients in column order.
@@ -59,9 +60,9 @@ std::int32_t narrowest(Size samples, std::int32_t least, std::int32_t lanes) {
 }
 
 // Tiles with so many bytes of each feature.
-template <typename T, typename A, typename P>
-Tiles tiles_of(Size batch, Size bytes, const ProductKernels<T, A, P>& kernels) {
-  const Size width = bytes / Size{sizeof(P)};
+template <typename T, typename A>
+Tiles tiles_of(Size batch, Size bytes, const ProductKernels<T, A>& kernels) {
+  const Size width = bytes / Size{sizeof(A)};
   Tiles tiles{};
   tiles.batch = batch;
   tiles.count = ceil_div(batch, width);
@@ -73,11 +74,11 @@ Tiles tiles_of(Size batch, Size bytes, const ProductKernels<T, A, P>& kernels) {
 // Two cache lines of samples for every feature are best over a wide range.  More pay while the tile
 // takes no more than its share of the second-level cache, one line only if two are far too much for
 // it.  A feature-major operand that is one tile need not be packed.
-template <typename T, typename A, typename P>
-Tiles plan(Size batch, Size features, const ProductKernels<T, A, P>& kernels, bool by_features = false,
+template <typename T, typename A>
+Tiles plan(Size batch, Size features, const ProductKernels<T, A>& kernels, bool by_features = false,
            Size share = level2_bytes() / 2) {
-  const Size most = kernels.vectors * kernels.lanes * Size{sizeof(P)};
-  const Size all = batch * Size{sizeof(P)};
+  const Size most = kernels.vectors * kernels.lanes * Size{sizeof(A)};
+  const Size all = batch * Size{sizeof(A)};
   if (by_features && all <= most && features * all <= share) return tiles_of(batch, most, kernels);
   Size bytes = features * kUsualBytes > 2 * level2_bytes() ? 64 : kUsualBytes;
   while (bytes < most && features * 2 * bytes <= share) bytes *= 2;
@@ -123,12 +124,11 @@ Activations<A> activations(A* data, Size batch, Size features, bool by_features)
 
 // Brings the samples from `first` on into tiles, side by side; what is one such tile as it lies is
 // left there.
-template <typename T, typename A, typename P>
-const P* pack(const Activations<const A>& all, Size first, const Tiles& tiles, P* packed,
+template <typename T, typename A>
+const A* pack(const Activations<const A>& all, Size first, const Tiles& tiles, A* packed,
               int threads, const Activations<const A>& gate = {}) {
-  if constexpr (std::is_same_v<A, P>)
-    if (all.pitch && all.pitch == tiles.width && tiles.count == 1 && !gate.data) return all.data;
-  const auto run_pack = product_kernels<T, A, P>().pack;
+  if (all.pitch && all.pitch == tiles.width && tiles.count == 1 && !gate.data) return all.data;
+  const auto run_pack = product_kernels<T, A>().pack;
   const Size features = all.features;
   Size blocks = 1;
   if (threads > 1 && features * tiles.batch >= kSerialWork)
@@ -146,12 +146,12 @@ const P* pack(const Activations<const A>& all, Size first, const Tiles& tiles, P
 }
 
 // Adds up the samples of packed tiles, a tile after the other.
-template <typename T, typename P>
-void add_samples(const P* packed, Size features, const Tiles& tiles, T* sums, int threads) {
+template <typename T, typename A>
+void add_samples(const A* packed, Size features, const Tiles& tiles, T* sums, int threads) {
   const Size step = ceil_div(ceil_div(features, threads), kAlign) * kAlign;
   parallel(ceil_div(features, step), threads, [&](Size block, int) {
     for (Size tile = 0; tile < tiles.count; ++tile)
-      product_kernels<T, P>().sum({packed + tile * tiles.width * features, sums, block * step,
+      product_kernels<T, A>().sum({packed + tile * tiles.width * features, sums, block * step,
                                    std::min(features, (block + 1) * step), width_of(tiles, tile)});
   });
 }
@@ -179,7 +179,7 @@ Size split(const Size* indptr, Size rows, Size part, Size parts) {
 
 struct Parts {
   std::vector<Size> starts;
-  Size columns, connections;  // of the largest
+  Size connections;  // of the largest
   Size count() const { return static_cast<Size>(starts.size()) - 1; }
 };
 
@@ -191,11 +191,10 @@ Parts parts_of(const Size* t_indptr, Size columns, Size features, int threads, b
     wanted = std::min(wanted, std::clamp(kPartShare * features, kUsualPart, kMostPart));
   const Size count =
       std::clamp<Size>(cost / std::max<Size>(1, wanted), 1, ceil_div(columns, kAlign));
-  Parts parts{std::vector<Size>(static_cast<std::size_t>(count) + 1), 0, 0};
+  Parts parts{std::vector<Size>(static_cast<std::size_t>(count) + 1), 0};
   for (Size part = 1; part <= count; ++part) {
     const Size first = parts.starts[part - 1], last = split(t_indptr, columns, part, count);
     parts.starts[part] = last;
-    parts.columns = std::max(parts.columns, last - first);
     parts.connections = std::max(parts.connections, t_indptr[last] - t_indptr[first]);
   }
   return parts;
@@ -218,16 +217,16 @@ Activations<const A> x_of(const Forward<T, A>& p) {
 }
 
 // Each thread packs a tile and uses it while it is in its cache.
-template <typename T, typename A, typename P>
-void forward_by_tiles(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, const Tiles& tiles,
+template <typename T, typename A>
+void forward_by_tiles(const Forward<T, A>& p, const ProductKernels<T, A>& k, const Tiles& tiles,
                       int threads) {
   Scratch scratch;
   const Size room = ceil_div(tiles.width * p.n_in, kAlign) * kAlign;
-  P* const buffers = scratch.get<P>(threads * room);
+  A* const buffers = scratch.get<A>(threads * room);
   parallel(tiles.count, threads, [&](Size tile, int slot) {
     const FlushDenormals flushed;
     const Size sample = tile * tiles.width;
-    const P* const operand =
+    const A* const operand =
         pack<T>(x_of(p), sample, part_of(tiles, tile, 1), buffers + slot * room, 1);
     const auto y = activations(p.y, p.batch, p.n_out, p.y_by_features);
     k.forward({operand, p.values, p.indptr, p.indices, p.bias, y.from(sample), y.pitch, p.n_out, 0,
@@ -236,17 +235,17 @@ void forward_by_tiles(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, 
 }
 
 // Few tiles, or large ones: they are packed first and their rows shared out.
-template <typename T, typename A, typename P>
-void forward_by_rows(const Forward<T, A>& p, const ProductKernels<T, A, P>& k, const Tiles& tiles,
+template <typename T, typename A>
+void forward_by_rows(const Forward<T, A>& p, const ProductKernels<T, A>& k, const Tiles& tiles,
                      int threads) {
-  const Size group = tiles_at_a_time(tiles, p.n_in, sizeof(P));
+  const Size group = tiles_at_a_time(tiles, p.n_in, sizeof(A));
   const Size most_blocks = p.nnz * tiles.width / kUnitWork;
   Scratch scratch;
-  P* const packed = scratch.get<P>(packed_samples(part_of(tiles, 0, group)) * p.n_in);
+  A* const packed = scratch.get<A>(packed_samples(part_of(tiles, 0, group)) * p.n_in);
   for (Size first = 0; first < tiles.count; first += group) {
     const Tiles part = part_of(tiles, first, group);
     const Size sample = first * tiles.width;
-    const P* const operand = pack<T>(x_of(p), sample, part, packed, threads);
+    const A* const operand = pack<T>(x_of(p), sample, part, packed, threads);
     const Size blocks = std::clamp<Size>(std::min(ceil_div(8 * threads, part.count), most_blocks),
                                          1, ceil_div(p.n_out, kAlign));
     parallel(part.count * blocks, threads, [&](Size unit, int) {
@@ -321,7 +320,7 @@ void run(const Forward<T, A>& product, int threads) {
   const ProductKernels<T, A>& k = product_kernels<T, A>();
   const Size work = product.batch * (product.nnz + product.n_in + product.n_out);
   threads = threads_for(work, threads);
-  // Where connections are few, turning the operands is most of the work, and quicker a little at a time.
+  // Operands are turned faster a little at a time.
   const bool few = product.nnz < kFewInRow * product.n_out && !product.x_by_features;
   const Tiles tiles = plan(product.batch, product.n_in, k, product.x_by_features,
                            level2_bytes() / (few ? 4 : 2));

@@ -16,9 +16,9 @@ std::vector<const Isa*> supported_isas();
 const Isa& isa();
 
 // Its kernels for these types: see products.h.
-template <typename T, typename A = T, typename P = A>
+template <typename T, typename A = T>
 const auto& product_kernels() {
-  if constexpr (sizeof(P) == 2) {
+  if constexpr (sizeof(A) == 2) {
     return isa().low;
   } else if constexpr (sizeof(T) == 4) {
     return isa().single;

@@ -83,12 +83,12 @@ REGROW_INLINE Vector<float, L> gathered_row(const float* packed, const int32_t* 
 
 #endif
 
-template <int L, int N, typename T, typename A, typename P>
-REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T* out) {
+template <int L, int N, typename T, typename A>
+REGROW_INLINE void forward_row(const ForwardUnit<T, A>& unit, int64_t row, T* out) {
   using V = Vector<T, L>;
   constexpr int S = sets_for(N);
   constexpr int64_t width = L * N;
-  const P* const packed = unit.packed;
+  const A* const packed = unit.packed;
   const T* const values = unit.values;
   const int32_t* const indices = unit.indices;
   V sum[S][N];
@@ -110,14 +110,14 @@ REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T*
   for (; k + S <= end; k += S) {
     for (int s = 0; s < S; ++s) {
       prefetch_row<width>(packed, indices[k + s + ahead]);
-      const P* const p = packed + indices[k + s] * width;
+      const A* const p = packed + indices[k + s] * width;
       T value = values[k + s];
       if constexpr (L == 1) REGROW_KEEP(value);
       for (int n = 0; n < N; ++n) sum[s][n] += value * vector_at<T, L>(p, n);
     }
   }
   for (; k < end; ++k) {
-    const P* const p = packed + indices[k] * width;
+    const A* const p = packed + indices[k] * width;
     const T value = values[k];
     for (int n = 0; n < N; ++n) sum[0][n] += value * vector_at<T, L>(p, n);
   }
@@ -129,8 +129,8 @@ REGROW_INLINE void forward_row(const ForwardUnit<T, A, P>& unit, int64_t row, T*
   }
 }
 
-template <int L, int N, typename T, typename A, typename P>
-void forward_tile(const ForwardUnit<T, A, P>& unit) {
+template <int L, int N, typename T, typename A>
+void forward_tile(const ForwardUnit<T, A>& unit) {
   constexpr int width = L * N;
   alignas(64) T block[kBlock * width];
   for (int64_t row = unit.first; row < unit.last; row += kBlock) {
@@ -246,8 +246,8 @@ REGROW_INLINE void put_totals(Vector<T, L> (*total)[N], T* target) {
 }
 
 // A run of the connections of a column, `count` a multiple of Sets; the weight has `all`.
-template <int L, int N, int Sets, bool NeedX, bool NeedValues, typename T, typename A, typename P>
-REGROW_INLINE void backward_run(const BackwardUnit<T, A, P>& unit, int64_t first, int64_t count,
+template <int L, int N, int Sets, bool NeedX, bool NeedValues, typename T, typename A>
+REGROW_INLINE void backward_run(const BackwardUnit<T, A>& unit, int64_t first, int64_t count,
                                 int64_t all, const Vector<T, L>* x, Vector<T, L> (*dx)[N],
                                 Vector<T, L>* products, int32_t* slots) {
   using V = Vector<T, L>;
@@ -256,7 +256,7 @@ REGROW_INLINE void backward_run(const BackwardUnit<T, A, P>& unit, int64_t first
   const int64_t last = all - first - 1, ahead = soon(first + count, all);
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
-      const P* const p = unit.packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      const A* const p = unit.packed + static_cast<int64_t>(indices[k + s]) * (L * N);
       prefetch_row<L * N>(unit.packed, indices[k + s + ahead]);
       const int32_t slot = perm[k + s];
       if (unit.far) {
@@ -285,8 +285,8 @@ REGROW_INLINE void backward_run(const BackwardUnit<T, A, P>& unit, int64_t first
 }
 
 // Connections [begin, end) of a column.
-template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
-REGROW_INLINE void backward_column(const BackwardUnit<T, A, P>& unit, int64_t begin, int64_t end,
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A>
+REGROW_INLINE void backward_column(const BackwardUnit<T, A>& unit, int64_t begin, int64_t end,
                                    int64_t all, const T* x, T* dx,
                                    Products<T, L, false>& products) {
   using V = Vector<T, L>;
@@ -312,17 +312,17 @@ REGROW_INLINE void backward_column(const BackwardUnit<T, A, P>& unit, int64_t be
 }
 
 // Asks for what is written when these columns are done, and for what is read at the next ones.
-template <bool NeedX, bool NeedValues, typename T, typename A, typename P>
-REGROW_INLINE void prefetch_block(const BackwardUnit<T, A, P>& unit, int64_t column, int64_t columns) {
+template <bool NeedX, bool NeedValues, typename T, typename A>
+REGROW_INLINE void prefetch_block(const BackwardUnit<T, A>& unit, int64_t column, int64_t columns) {
   if constexpr (NeedX)
     prefetch(unit.dx, unit.x_pitch, unit.n_in, unit.samples, column, columns, unit.last);
   if constexpr (NeedValues)
     prefetch(unit.x, unit.x_pitch, unit.n_in, unit.samples, column + kBlock, kBlock, unit.last);
 }
 
-template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
-void backward_tile(const BackwardUnit<T, A, P>& given) {
-  const BackwardUnit<T, A, P> unit = given;  // which no store can reach, so that it stays in registers
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A>
+void backward_tile(const BackwardUnit<T, A>& given) {
+  const BackwardUnit<T, A> unit = given;  // which no store can reach, so that it stays in registers
   constexpr int width = L * N;
   const int64_t all = unit.t_indptr[unit.n_in];
   alignas(64) T x_block[kBlock * width];
@@ -385,14 +385,14 @@ struct OrderedProducts {
 };
 
 // Connections [0, count) of a column, count a multiple of Sets.
-template <int L, int N, int Sets, bool NeedValues, typename T, typename P>
-REGROW_INLINE void ordered_run(const P* packed, const int32_t* indices, const T* values,
+template <int L, int N, int Sets, bool NeedValues, typename T, typename A>
+REGROW_INLINE void ordered_run(const A* packed, const int32_t* indices, const T* values,
                                 int64_t count, int64_t ahead, const Vector<T, L>* x,
                                 Vector<T, L> (*dx)[N], Vector<T, L>* products) {
   using V = Vector<T, L>;
   for (int64_t k = 0; k < count; k += Sets) {
     for (int s = 0; s < Sets; ++s) {
-      const P* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
+      const A* const p = packed + static_cast<int64_t>(indices[k + s]) * (L * N);
       prefetch_row<L * N>(packed, indices[k + s + ahead]);
       V product = V{};
       for (int n = 0; n < N; ++n) {
@@ -408,8 +408,8 @@ REGROW_INLINE void ordered_run(const P* packed, const int32_t* indices, const T*
   }
 }
 
-template <int L, int N, bool NeedValues, typename T, typename P>
-REGROW_INLINE void ordered_column(const P* packed, const int32_t* indices, const T* values,
+template <int L, int N, bool NeedValues, typename T, typename A>
+REGROW_INLINE void ordered_column(const A* packed, const int32_t* indices, const T* values,
                                    int64_t count, int64_t ahead, const T* x, T* dx,
                                    OrderedProducts<T, L>& products) {
   using V = Vector<T, L>;
@@ -433,15 +433,15 @@ REGROW_INLINE void ordered_column(const P* packed, const int32_t* indices, const
 }
 
 // Gradient of the values only: nothing accumulates, and the sums are best formed at once.
-template <int L, int N, typename T, typename P>
-REGROW_INLINE void ordered_values_column(const P* packed, const int32_t* indices, int64_t count,
+template <int L, int N, typename T, typename A>
+REGROW_INLINE void ordered_values_column(const A* packed, const int32_t* indices, int64_t count,
                                          const T* x, T* dvalues) {
   using V = Vector<T, L>;
   constexpr int G = kGroup<T, L>;
   V xs[N];
   for (int n = 0; n < N; ++n) xs[n] = load<V>(x + n * L);
   const auto product = [&](int64_t k) REGROW_LAMBDA {
-    const P* const p = packed + static_cast<int64_t>(indices[k]) * (L * N);
+    const A* const p = packed + static_cast<int64_t>(indices[k]) * (L * N);
     V sum = V{};
     for (int n = 0; n < N; ++n) sum += vector_at<T, L>(p, n) * xs[n];
     return sum;
@@ -457,8 +457,8 @@ REGROW_INLINE void ordered_values_column(const P* packed, const int32_t* indices
   add_sums<T, L>(products, static_cast<int>(count - k), dvalues + k);
 }
 
-template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
-void ordered_tile(const BackwardUnit<T, A, P>& unit) {
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A>
+void ordered_tile(const BackwardUnit<T, A>& unit) {
   constexpr int width = L * N;
   const int64_t all = unit.t_indptr[unit.n_in];
   alignas(64) T x_block[kBlock * width];
@@ -491,14 +491,14 @@ void ordered_tile(const BackwardUnit<T, A, P>& unit) {
   if constexpr (NeedX && NeedValues) products.finish();
 }
 
-template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A, typename P>
-void backward_as(const BackwardUnit<T, A, P>& unit) {
+template <int L, int N, bool NeedX, bool NeedValues, typename T, typename A>
+void backward_as(const BackwardUnit<T, A>& unit) {
   if (unit.t_perm) return backward_tile<L, N, NeedX, NeedValues>(unit);
   ordered_tile<L, N, NeedX, NeedValues>(unit);
 }
 
-template <int L, int N, typename T, typename A, typename P>
-void backward_any(const BackwardUnit<T, A, P>& unit) {
+template <int L, int N, typename T, typename A>
+void backward_any(const BackwardUnit<T, A>& unit) {
   if (unit.dx && unit.dvalues) {
     backward_as<L, N, true, true>(unit);
   } else if (unit.dx) {
@@ -591,8 +591,8 @@ void unpack(const UnpackUnit<T>& unit) {
 
 // ---- Sums over samples
 
-template <int L, int N, typename T, typename P>
-void sum_tile(const SumUnit<T, P>& unit) {
+template <int L, int N, typename T, typename A>
+void sum_tile(const SumUnit<T, A>& unit) {
   using V = Vector<T, L>;
   constexpr int G = kGroup<T, L>;
   for (int64_t f = unit.first; f < unit.last; f += G) {
@@ -600,7 +600,7 @@ void sum_tile(const SumUnit<T, P>& unit) {
     const int count = f + G < unit.last ? G : static_cast<int>(unit.last - f);
     for (int i = 0; i < G; ++i) {
       totals[i] = V{};
-      const P* const row = unit.packed + (f + i) * (L * N);
+      const A* const row = unit.packed + (f + i) * (L * N);
       for (int n = 0; n < N && i < count; ++n) totals[i] += vector_at<T, L>(row, n);
     }
     add_sums<T, L>(totals, count, unit.sums + f);
@@ -633,9 +633,9 @@ void pairs_tile(const PairsUnit<T>& unit) {
 // Calls `run<lanes, vectors>` for a width of some whole vectors or a part of one, or where two
 // samples share a word, of some pairs of vectors.  The driver chooses from these; any other would
 // leave the results unwritten.
-#define REGROW_FOR_WIDTH(P, width, run, ...)                                           \
+#define REGROW_FOR_WIDTH(A, width, run, ...)                                           \
   do {                                                                                 \
-    constexpr int L = kLanes<T>, share = sizeof(T) / sizeof(P);                        \
+    constexpr int L = kLanes<T>, share = sizeof(T) / sizeof(A);                        \
     const int32_t w = (width);                                                         \
     if constexpr (share == 1) {                                                        \
       if (w == 1) return run<1, 1>(__VA_ARGS__);                                       \
@@ -652,14 +652,14 @@ void pairs_tile(const PairsUnit<T>& unit) {
     __builtin_trap();                                                                  \
   } while (false)
 
-template <typename T, typename A, typename P>
-void forward(const ForwardUnit<T, A, P>& unit) {
-  REGROW_FOR_WIDTH(P, unit.width, forward_tile, unit);
+template <typename T, typename A>
+void forward(const ForwardUnit<T, A>& unit) {
+  REGROW_FOR_WIDTH(A, unit.width, forward_tile, unit);
 }
 
-template <typename T, typename A, typename P>
-void backward(const BackwardUnit<T, A, P>& unit) {
-  REGROW_FOR_WIDTH(P, unit.width, backward_any, unit);
+template <typename T, typename A>
+void backward(const BackwardUnit<T, A>& unit) {
+  REGROW_FOR_WIDTH(A, unit.width, backward_any, unit);
 }
 
 template <typename T>
@@ -673,9 +673,9 @@ void backward_rows(const RowsUnit<T>& unit) {
   __builtin_trap();
 }
 
-template <typename T, typename P>
-void sum(const SumUnit<T, P>& unit) {
-  REGROW_FOR_WIDTH(P, unit.width, sum_tile, unit);
+template <typename T, typename A>
+void sum(const SumUnit<T, A>& unit) {
+  REGROW_FOR_WIDTH(A, unit.width, sum_tile, unit);
 }
 
 template <typename T>
@@ -683,11 +683,11 @@ void pairs(const PairsUnit<T>& unit) {
   REGROW_FOR_WIDTH(T, unit.width, pairs_tile, unit);
 }
 
-template <typename T, typename A = T, typename P = A>
-constexpr ProductKernels<T, A, P> product_kernels() {
-  constexpr int share = sizeof(T) / sizeof(P);
-  return {share == 1 ? 1 : share * kLanes<T>, share * kLanes<T>, kVectors / share, &pack<T, A, P>,
-          &sum<T, P>, &forward<T, A, P>, &backward<T, A, P>};
+template <typename T, typename A = T>
+constexpr ProductKernels<T, A> product_kernels() {
+  constexpr int share = sizeof(T) / sizeof(A);
+  return {share == 1 ? 1 : share * kLanes<T>, share * kLanes<T>, kVectors / share, &pack<T, A>,
+          &sum<T, A>, &forward<T, A>, &backward<T, A>};
 }
 
 template <typename T>

@@ -40,14 +40,20 @@ REGROW_INLINE bool positive_or_nan(BFloat16 number) {
   return static_cast<uint16_t>(number.bits - 1) < 0x7FFF || number.bits > 0xFF80;
 }
 
+// A row of `width` from fewer samples, padded with zeros.
+template <typename T>
+REGROW_INLINE void copy_padded(const T* source, T* target, int64_t samples, int32_t width) {
+  copy(source, target, samples);
+  for (int64_t s = samples; s < width; ++s) target[s] = T(0);
+}
+
 // Packs a feature-major operand, whose samples are next to each other already.
 template <typename T>
 void pack_features(const PackUnit<T>& unit) {
   for (int64_t f = unit.first; f < unit.last; ++f) {
     prefetch_features(unit.source, unit.pitch, unit.samples, f + kBlock, 1, unit.last);
-    T* const packed = unit.packed + f * unit.width;
-    copy(unit.source + f * unit.pitch, packed, unit.samples);
-    for (int64_t s = unit.samples; s < unit.width; ++s) packed[s] = T(0);
+    copy_padded(unit.source + f * unit.pitch, unit.packed + f * unit.width, unit.samples,
+                unit.width);
   }
 }
 
@@ -63,8 +69,8 @@ void pass_features(const PackUnit<T>& unit, int64_t first, int64_t last) {
   }
 }
 
-template <typename T, typename A, typename P>
-void pack(const PackUnit<T, A, P>& unit) {
+template <typename T, typename A>
+void pack(const PackUnit<T, A>& unit) {
   if constexpr (sizeof(A) == sizeof(T)) {
     if (unit.pitch) {
       pack_features(unit);
@@ -73,7 +79,7 @@ void pack(const PackUnit<T, A, P>& unit) {
     }
   }
   // Blocks of features, so that the target is still in the cache when its rows are filled up.
-  constexpr bool kPlain = sizeof(P) == sizeof(T);
+  constexpr bool kPlain = sizeof(A) == sizeof(T);
   constexpr int64_t kStep = (kPlain ? 4 : 2) * kBlock;
   alignas(64) A passed[kStep * kWidest<T>];
   alignas(64) T turned[kPlain ? 1 : kStep * kWidest<T>];
@@ -92,7 +98,7 @@ void pack(const PackUnit<T, A, P>& unit) {
       source = passed;
       stride = kStep;
     }
-    P* const packed = unit.packed + f * unit.width;
+    A* const packed = unit.packed + f * unit.width;
     if constexpr (kPlain) {
       turn_in(source, stride, packed, unit.width, unit.samples, count);
       if (unit.gate_pitch) pass_features(unit, f, f + count);
@@ -112,13 +118,13 @@ constexpr int64_t kFewBytes = 128;
 // How far to look ahead in connections that end before `end`, of `all`: not beyond the last one.
 REGROW_INLINE int64_t soon(int64_t end, int64_t all) { return end + kSoon <= all ? kSoon : 0; }
 
-template <int Width, typename P>
-REGROW_INLINE void prefetch_row(const P* packed, int32_t index) {
-  constexpr int64_t kBytes = Width * int64_t{sizeof(P)};
+template <int Width, typename A>
+REGROW_INLINE void prefetch_row(const A* packed, int32_t index) {
+  constexpr int64_t kBytes = Width * int64_t{sizeof(A)};
   if constexpr (kBytes <= kFewBytes) {
-    const P* const row = packed + static_cast<int64_t>(index) * Width;
+    const A* const row = packed + static_cast<int64_t>(index) * Width;
     for (int64_t byte = 0; byte < kBytes; byte += 64)
-      __builtin_prefetch(row + byte / int64_t{sizeof(P)}, 0, 3);
+      __builtin_prefetch(row + byte / int64_t{sizeof(A)}, 0, 3);
   }
 }
 
@@ -142,12 +148,9 @@ template <typename T, typename A>
 REGROW_INLINE void bring_in(const A* source, int64_t pitch, int64_t features, int64_t first,
                             T* block, int32_t width, int64_t samples, int64_t count) {
   if (!pitch) return turn_in(source + first, features, block, width, samples, count);
-  if constexpr (sizeof(A) == sizeof(T)) {
-    for (int64_t f = 0; f < count && samples < width; ++f) {
-      copy(source + (first + f) * pitch, block + f * width, samples);
-      for (int64_t s = samples; s < width; ++s) block[f * width + s] = T(0);
-    }
-  }
+  if constexpr (sizeof(A) == sizeof(T))
+    for (int64_t f = 0; f < count && samples < width; ++f)
+      copy_padded(source + (first + f) * pitch, block + f * width, samples, width);
 }
 template <typename T, typename A>
 REGROW_INLINE void bring_out(const T* block, int32_t width, A* target, int64_t pitch,

@@ -14,8 +14,8 @@ struct BFloat16 {
   std::uint16_t bits;
 };
 
-// Types of a product: it is computed in T, activations and their gradients are stored as A, and P is
-// what they are packed as.  Values, biases and their gradients are always T.
+// Types of a product: it is computed in T, and activations and their gradients are stored and packed
+// as A.  Values, biases and their gradients are always T.
 
 // A batch is worked on in tiles of `width` columns (samples); the last one is `last` wide, padded
 // with zeros.  Tile t starts at sample t * width, and its packed operand at t * width * features.
@@ -30,9 +30,9 @@ struct Tiles {
 // feature-major, where a pitch says how far a feature is from the next; it is 0 for row-major ones.
 
 // Rows [first, last) of the weight, one tile: y = bias + W x, or the positive part of that.
-template <typename T, typename A = T, typename P = A>
+template <typename T, typename A = T>
 struct ForwardUnit {
-  const P* packed;  // [n_in, width] of this tile
+  const A* packed;  // [n_in, width] of this tile
   const T* values;
   const std::int64_t* indptr;
   const std::int32_t* indices;
@@ -48,9 +48,9 @@ struct ForwardUnit {
 };
 
 // Columns [first, last) of the weight, one tile: dx = W^T dy and dW = dy x^T at the connections.
-template <typename T, typename A = T, typename P = A>
+template <typename T, typename A = T>
 struct BackwardUnit {
-  const P* packed;  // [n_out, width] of this tile
+  const A* packed;  // [n_out, width] of this tile
   const A* x;       // first sample of the tile
   const T* values;
   const std::int64_t* t_indptr;
@@ -115,10 +115,10 @@ struct PairsUnit {
 
 // Features [first, last) of one tile, brought side by side.  Where there is a gate, zeros stand for
 // what meets a number of it that is not positive.
-template <typename T, typename A = T, typename P = A>
+template <typename T, typename A = T>
 struct PackUnit {
   const A* source;  // first sample of the tile
-  P* packed;        // [features, width]
+  A* packed;        // [features, width]
   std::int64_t features;
   std::int64_t first;
   std::int64_t last;
@@ -130,9 +130,9 @@ struct PackUnit {
 };
 
 // Features [first, last) of one packed tile, each summed over its samples.
-template <typename T, typename P = T>
+template <typename T, typename A = T>
 struct SumUnit {
-  const P* packed;  // [features, width]
+  const A* packed;  // [features, width]
   T* sums;          // [features], added to
   std::int64_t first;
   std::int64_t last;
@@ -153,15 +153,15 @@ struct BitsUnit {
   std::int64_t last;
 };
 
-template <typename T, typename A = T, typename P = A>
+template <typename T, typename A = T>
 struct ProductKernels {
   std::int32_t least;    // samples of the narrowest tile
   std::int32_t lanes;    // samples whose packed numbers make a vector
   std::int32_t vectors;  // of packed numbers, in the widest tile
-  void (*pack)(const PackUnit<T, A, P>&);
-  void (*sum)(const SumUnit<T, P>&);
-  void (*forward)(const ForwardUnit<T, A, P>&);
-  void (*backward)(const BackwardUnit<T, A, P>&);
+  void (*pack)(const PackUnit<T, A>&);
+  void (*sum)(const SumUnit<T, A>&);
+  void (*forward)(const ForwardUnit<T, A>&);
+  void (*backward)(const BackwardUnit<T, A>&);
 };
 
 template <typename T>

@@ -161,10 +161,7 @@ def _both(
         need_x,
         need_values,
     )
-    return (
-        None if dx is None else dx.to(x.dtype),
-        None if dvalues is None else dvalues.to(values.dtype),
-    )
+    return ops._in(x.dtype, dx), ops._in(values.dtype, dvalues)
 
 
 def _kernels_for(compute: str, x: Tensor, values: Tensor) -> tuple[Any, Tensor]:

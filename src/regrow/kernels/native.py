@@ -55,8 +55,7 @@ def isa() -> str:
 
 def stored(x: Tensor, computed: torch.dtype) -> torch.dtype:
     """The dtype in which a product takes activations that are like ``x``, beside such values."""
-    low = x.dtype == torch.bfloat16 and computed == torch.float32 and x.shape[0] > _FEW
-    return x.dtype if low else computed
+    return _activations(x, computed) if x.shape[0] > _FEW else computed
 
 
 def by_features(x: Tensor) -> bool:

@@ -204,10 +204,7 @@ def _backward(
         grad, x = grad.to(raised.dtype), x.to(raised.dtype)
     wanted = need_x, need_values
     dx, dvalues = kernels.backward(grad, x, raised, parts, kind, sizes, *wanted)
-    return (
-        None if dx is None else dx.to(dtype),
-        None if dvalues is None else dvalues.to(values.dtype),
-    )
+    return ops._in(dtype, dx), ops._in(values.dtype, dvalues)
 
 
 def structured_kernels(values: Tensor, kind: str, sizes: tuple[int, int]) -> Any:
