@@ -109,13 +109,13 @@ def products(
     """FLOP/s of each product of a layer, and its share of the roof."""
     layer = regrow.SparseLinear(n_in, n_out, bias=False, density=density, compute="csr")
     values, nnz = layer.values.detach(), layer.topology.nnz
-    indptr, indices, *columns = layer.operands()
+    operands = layer.operands()
     x, grad = torch.randn(batch, n_in), torch.randn(batch, n_out)
     work: dict[str, tuple[int, Callable[[], object]]] = {
-        "forward": (1, lambda: native.linear_forward(x, values, indptr, indices, n_out)),
-        "input": (1, lambda: native.linear_backward(grad, x, values, *columns, True, False)),
-        "values": (1, lambda: native.linear_backward(grad, x, values, *columns, False, True)),
-        "both": (2, lambda: native.linear_backward(grad, x, values, *columns)),
+        "forward": (1, lambda: native.linear_forward(x, values, operands)),
+        "input": (1, lambda: native.linear_backward(grad, x, values, operands, True, False)),
+        "values": (1, lambda: native.linear_backward(grad, x, values, operands, False, True)),
+        "both": (2, lambda: native.linear_backward(grad, x, values, operands)),
     }
     rates = {}
     for name, (products, do) in work.items():

@@ -341,7 +341,7 @@ void run(const Backward<T, A>& product, int threads) {
   if (p.dvalues) prefer_large_pages(p.dvalues, static_cast<std::size_t>(p.nnz) * sizeof(T));
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
   if constexpr (std::is_same_v<T, A>)
-    if (p.indptr && p.indices && p.batch <= k.lanes)
+    if (p.batch <= k.lanes)
       return backward_in_rows(p, product_kernels<T>(), threads);
   const Tiles tiles = plan(p.batch, p.n_out, k, p.grad_by_features);
   // Values and their gradients are needed in column order, while they are stored in row order.  Where

@@ -30,11 +30,11 @@ struct Backward {
   const A* y;     // [batch, n_out], of a rectified product; else null
   const A* x;     // [batch, n_in]
   const T* values;
+  const std::int64_t* indptr;  // the row order, by which few samples are faster
+  const std::int32_t* indices;
   const std::int64_t* t_indptr;
   const std::int32_t* t_indices;
   const std::int32_t* t_perm;
-  const std::int64_t* indptr;   // the row order, by which few samples are faster; may be null
-  const std::int32_t* indices;  // likewise
   A* dx;       // [batch, n_in], null if not wanted
   T* dvalues;  // [nnz], null if not wanted
   T* dbias;    // [n_out], null if not wanted; only beside one of the two

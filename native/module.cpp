@@ -80,9 +80,10 @@ void linear_forward(int itemsize, bool low, Address x, Address values, Address i
 }
 
 void linear_backward(int itemsize, bool low, Address grad, Address y, Address x, Address values,
-                     Address t_indptr, Address t_indices, Address t_perm, Address indptr,
-                     Address indices, Address dx, Address dvalues, Address dbias,
-                     bool x_by_features, bool grad_by_features, bool y_by_features, Size batch, Size n_in, Size n_out, Size nnz, int threads) {
+                     Address indptr, Address indices, Address t_indptr, Address t_indices,
+                     Address t_perm, Address dx, Address dvalues, Address dbias, bool x_by_features,
+                     bool grad_by_features, bool y_by_features, Size batch, Size n_in, Size n_out,
+                     Size nnz, int threads) {
   check_layer(batch, n_in, n_out, nnz);
   with_types(itemsize, low, [&](auto zero, auto activation) {
     using T = decltype(zero);
@@ -90,10 +91,11 @@ void linear_backward(int itemsize, bool low, Address grad, Address y, Address x,
     regrow::run(Backward<T, A>{array<const A>("grad", grad, batch * n_out), optional<const A>(y),
                                array<const A>("x", x, batch * n_in),
                                array<const T>("values", values, nnz),
+                               array<const Size>("indptr", indptr, n_out + 1),
+                               array<const std::int32_t>("indices", indices, nnz),
                                array<const Size>("t_indptr", t_indptr, n_in + 1),
                                array<const std::int32_t>("t_indices", t_indices, nnz),
                                array<const std::int32_t>("t_perm", t_perm, nnz),
-                               optional<const Size>(indptr), optional<const std::int32_t>(indices),
                                optional<A>(dx), optional<T>(dvalues), optional<T>(dbias), batch,
                                n_in, n_out, nnz, x_by_features, grad_by_features,
                                y_by_features},

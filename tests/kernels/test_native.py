@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from regrow import SparseLinear
+from regrow import SparseLinear, Topology
 from regrow.kernels import native, reference, strips
 from regrow.topology.order import column_order, sorted_columns
 
@@ -57,26 +57,22 @@ class Layer:
         self.bias = torch.randn(self.n_out, generator=g, dtype=dtype)
         self.x = torch.randn(batch, self.n_in, generator=g, dtype=dtype)
         self.grad = torch.randn(batch, self.n_out, generator=g, dtype=dtype)
-        self.transposed = sorted_columns(self.indptr, self.indices, self.n_in)
+        columns = sorted_columns(self.indptr, self.indices, self.n_in)
+        self.operands = (self.indptr, self.indices, *columns)
 
     def forward(self, kernels, bias: bool = True, relu: bool = False) -> Tensor:
         offsets = self.bias if bias else None
-        return kernels.linear_forward(
-            self.x, self.values, self.indptr, self.indices, self.n_out, offsets, relu
-        )
+        return kernels.linear_forward(self.x, self.values, self.operands, offsets, relu)
 
-    def backward(
-        self, kernels, need_x: bool = True, need_values: bool = True, in_rows: bool = False, **more
-    ):
-        rows = (self.indptr, self.indices) if in_rows else None
+    def backward(self, kernels, need_x: bool = True, need_values: bool = True, **more):
         return kernels.linear_backward(
-            self.grad, self.x, self.values, *self.transposed, need_x, need_values, rows, **more
+            self.grad, self.x, self.values, self.operands, need_x, need_values, **more
         )
 
-    def rectified(self, kernels, in_rows: bool = False) -> tuple[Tensor, ...]:
+    def rectified(self, kernels) -> tuple[Tensor, ...]:
         """Positive part of the product, and the gradients of that, with the bias's."""
         y, dbias = self.forward(kernels, relu=True), torch.full_like(self.bias, math.nan)
-        gradients = self.backward(kernels, in_rows=in_rows, y=y, dbias=dbias)
+        gradients = self.backward(kernels, y=y, dbias=dbias)
         return y, *gradients, dbias
 
     def check(self) -> None:
@@ -84,15 +80,15 @@ class Layer:
         for bias in (True, False):
             close(self.forward(native, bias), self.forward(reference, bias))
         dx, dvalues = self.backward(reference)
-        for need_x, need_values, in_rows in product((True, False), repeat=3):
-            got = self.backward(native, need_x, need_values, in_rows)
+        for need_x, need_values in product((True, False), repeat=2):
+            got = self.backward(native, need_x, need_values)
             assert (got[0] is not None, got[1] is not None) == (need_x, need_values)
             if need_x:
                 close(got[0], dx)
             if need_values:
                 close(got[1], dvalues)
-        for in_rows in (True, False) if self.n_in else ():  # nothing stands beside the bias's then
-            got = self.rectified(native, in_rows)
+        if self.n_in:  # else nothing stands beside the gradient of the bias
+            got = self.rectified(native)
             for mine, theirs in zip(got, self.rectified(reference), strict=True):
                 close(mine, theirs)
 
@@ -135,7 +131,7 @@ def test_layouts_of_activations_change_nothing(isa: str, dtype: torch.dtype, bat
         plain = layer.backward(reference)
         for of_x, of_y, of_grad, wanted in product((False, True), repeat=4):
             layer.x, layer.grad = lying(x, of_x), lying(grad, of_grad)
-            weight = layer.values, layer.indptr, layer.indices, layer.n_out, layer.bias
+            weight = layer.values, layer.operands, layer.bias
             found = native.linear_forward(layer.x, *weight, True, wanted)
             assert found.stride() == ((1, batch) if wanted else (layer.n_out, 1))
             close(found, y)
@@ -157,7 +153,7 @@ def test_only_whole_aligned_vectors_lie_feature_major() -> None:
     assert not any(map(native.by_features, unfit))
     layer = Layer(random_mask(9, 5, 0.5), 40, torch.float32)
     expected = layer.forward(reference)
-    weight = layer.values, layer.indptr, layer.indices, layer.n_out, layer.bias
+    weight = layer.values, layer.operands, layer.bias
     found = native.linear_forward(lying(layer.x, True), *weight, feature_major=True)
     assert found.is_contiguous()
     close(found, expected)
@@ -202,7 +198,7 @@ def test_sizes_of_zero(n_out: int, n_in: int, batch: int) -> None:
     layer = Layer(torch.ones(n_out, n_in, dtype=torch.bool), batch)
     layer.check()
     t_indptr, t_indices, t_perm = column_order(layer.indptr, layer.indices, n_in)
-    assert t_indptr.tolist() == layer.transposed[0].tolist()
+    assert t_indptr.tolist() == layer.operands[2].tolist()
     assert t_indices.shape == t_perm.shape == (n_out * n_in,)
 
 
@@ -241,7 +237,7 @@ def test_results_do_not_depend_on_the_number_of_threads(team: str) -> None:
             torch.set_num_threads(threads)
             products = native.pair_products(layer.grad, layer.x, *pairs)
             only = layer.backward(native, True, False)[0], layer.backward(native, False, True)[1]
-            only += *layer.backward(native, in_rows=True), *layer.rectified(native)
+            only += *layer.backward(native), *layer.rectified(native)
             results.append((layer.forward(native), *layer.backward(native), *only, products))
         for result in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
@@ -267,7 +263,7 @@ def test_structure_functions_equal_the_reference(density: float, dtype: torch.dt
     layer = Layer(random_mask(400, 300, density), 1, dtype)
     arrays = layer.indptr, layer.indices
     got = column_order(*arrays, 300)
-    for a, b in zip(got, layer.transposed, strict=True):
+    for a, b in zip(got, layer.operands[2:], strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
     dense = native.scatter(layer.values, *arrays, 300)
@@ -360,13 +356,23 @@ def test_views_that_are_not_contiguous_are_copied() -> None:
     [
         ({"x": torch.ones(3, 5)}, ValueError, r"x must have 2 dimensions, got shape \[4, 3, 5\]"),
         ({"x": torch.ones(5, dtype=torch.float64)}, TypeError, "x must be float32, got float64"),
-        ({"values": torch.ones(6)}, ValueError, r"indices must have shape \[6\], got \[7\]"),
+        ({"x": torch.ones(4)}, ValueError, r"x must have shape \[4, 5\], got \[4, 4\]"),
+        ({"values": torch.ones(6)}, ValueError, r"values must have shape \[7\], got \[6\]"),
         (
             {"values": torch.ones(7, dtype=torch.float16)},
             TypeError,
             "values must be float32 or float64, got float16",
         ),
-        ({"indptr": torch.zeros(3).long()}, ValueError, r"indptr must have shape \[4\], got \[3\]"),
+        (
+            {"indptr": torch.zeros(1, 4).long()},
+            ValueError,
+            r"indptr must have 1 dimension, got shape \[1, 4\]",
+        ),
+        (
+            {"t_perm": torch.zeros(6).int()},
+            ValueError,
+            r"t_perm must have shape \[7\], got \[6\]",
+        ),
         ({"indptr": torch.zeros(4).int()}, TypeError, "indptr must be int64, got int32"),
         ({"indices": torch.zeros(7).long()}, TypeError, "indices must be int32, got int64"),
         ({"bias": torch.zeros(4)}, ValueError, r"bias must have shape \[3\], got \[4\]"),
@@ -383,12 +389,30 @@ def test_wrong_arguments_are_named(change: dict, error: type[Exception], sentenc
         "values": torch.ones(7),
         "indptr": torch.tensor([0, 2, 4, 7]),
         "indices": torch.tensor([0, 1, 2, 3, 0, 2, 4], dtype=torch.int32),
-        "n_out": 3,
+        "t_indptr": torch.tensor([0, 2, 3, 5, 6, 7]),
+        "t_indices": torch.tensor([0, 2, 0, 1, 2, 1, 2], dtype=torch.int32),
+        "t_perm": torch.tensor([0, 4, 1, 2, 5, 3, 6], dtype=torch.int32),
         "bias": torch.zeros(3),
     } | change
-    arguments["x"] = arguments["x"].expand(4, *arguments["x"].shape)
+    x, values, *operands, bias = arguments.values()
     with pytest.raises(error, match=f"^{sentence}$"):
-        native.linear_forward(**arguments)
+        native.linear_forward(x.expand(4, *x.shape), values, operands, bias)
+
+
+def test_operands_of_a_topology_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = Topology((3, 5), torch.tensor([1, 9, 13]))
+    x, values = torch.ones(2, 5), torch.ones(3)
+    y = native.linear_forward(x, values, topology.operands())
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("looked at again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(native._Index, "__init__", refuse)
+        assert torch.equal(native.linear_forward(x, values, topology.operands()), y)
+        topology.forget_columns()
+        with pytest.raises(AssertionError, match="looked at again"):
+            native.linear_forward(x, values, topology.operands())
 
 
 def test_a_gradient_of_another_batch_is_refused() -> None:
@@ -453,12 +477,14 @@ def test_good_structures_pass() -> None:
 
 SCRIPT = """
 import os, torch
+from regrow import Topology
 from regrow.kernels import native
 torch.set_num_threads(2)
 indptr = torch.arange(0, 40001, 100)
 indices = torch.arange(40000, dtype=torch.int32) % 100
 x, values = torch.ones(64, 100), torch.ones(40000)
-forward = lambda: native.linear_forward(x, values, indptr, indices, 400)
+operands = Topology.from_csr((400, 100), indptr, indices).operands()
+forward = lambda: native.linear_forward(x, values, operands)
 """
 
 

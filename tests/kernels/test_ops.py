@@ -15,8 +15,8 @@ needs_native = pytest.mark.skipif(not native.available(), reason=native.reason()
 HAND = Topology((4, 7), torch.tensor([1, 9, 20, 22, 23]))
 
 
-def operands(topology: Topology = HAND) -> tuple[Tensor, ...]:
-    return (*topology.csr(), *topology.csc())
+def operands(topology: Topology = HAND) -> list[Tensor]:
+    return list(topology.operands())
 
 
 def inputs(bias: bool = True, **options: object) -> tuple:
@@ -34,7 +34,7 @@ def inputs(bias: bool = True, **options: object) -> tuple:
 @pytest.mark.parametrize("relu", [True, False])
 def test_opcheck(compute: str, bias: bool, relu: bool) -> None:
     torch.library.opcheck(
-        torch.ops.regrow.linear.default, (*inputs(bias), *operands(), compute, True, relu)
+        torch.ops.regrow.linear.default, (*inputs(bias), operands(), compute, True, relu)
     )
 
 
@@ -44,7 +44,7 @@ def test_opcheck_of_the_backward_operator(compute: str, need: tuple[bool, bool])
     x, values, _ = inputs(requires_grad=False)
     grad = torch.ones(5, 4, dtype=torch.float64)
     torch.library.opcheck(
-        torch.ops.regrow.linear_backward.default, (grad, x, values, *operands(), compute, *need)
+        torch.ops.regrow.linear_backward.default, (grad, x, values, operands(), compute, *need)
     )
 
 
@@ -53,7 +53,7 @@ def test_opcheck_of_the_backward_operator(compute: str, need: tuple[bool, bool])
 def test_operator_and_eager_path_agree_with_the_dense_map(function, compute: str) -> None:
     x, values, bias = inputs()
     dense = torch.zeros(28, dtype=torch.float64).index_put((HAND.positions,), values).view(4, 7)
-    y = function(x, values, bias, *operands(), compute, True)
+    y = function(x, values, bias, operands(), compute, True)
     expected = functional.linear(x, dense, bias)
     torch.testing.assert_close(y, expected)
     weights = torch.arange(20.0, dtype=torch.float64).view(5, 4)
@@ -66,14 +66,14 @@ def test_operator_and_eager_path_agree_with_the_dense_map(function, compute: str
 @pytest.mark.parametrize("function", [ops.linear, torch.ops.regrow.linear])
 @pytest.mark.parametrize("compute", ["csr", "dense"])
 def test_gradcheck(function, compute: str) -> None:
-    fixed = (*operands(), compute, True)
+    fixed = (operands(), compute, True)
     assert torch.autograd.gradcheck(lambda *given: function(*given, *fixed), inputs())
 
 
 def test_shapes_are_known_without_computing() -> None:
     x, values, bias = inputs(device="meta")
-    on_meta = tuple(part.to("meta") for part in operands())
-    y = torch.ops.regrow.linear(x, values, bias, *on_meta, "csr", True)
+    on_meta = [part.to("meta") for part in operands()]
+    y = torch.ops.regrow.linear(x, values, bias, on_meta, "csr", True)
     assert (y.shape, y.dtype, y.device.type) == ((5, 4), torch.float64, "meta")
 
 
@@ -100,7 +100,7 @@ def test_auto_draws_no_random_numbers_and_keeps_no_gradient() -> None:
     dispatch.forget()
     x, values, bias = inputs()
     before = torch.get_rng_state()
-    y = ops.linear(x, values, bias, *operands(), "auto", True)
+    y = ops.linear(x, values, bias, operands(), "auto", True)
     assert torch.equal(torch.get_rng_state(), before)
     assert len(dispatch.decisions()) == 1
     y.sum().backward()
@@ -114,7 +114,7 @@ def test_backward_takes_the_way_that_was_measured(monkeypatch: pytest.MonkeyPatc
         dispatch, "choose", lambda situation, trials: taken.append(situation) or "csr"
     )
     x, values, bias = inputs()
-    ops.linear(x, values, bias, *operands(), "auto", True).sum().backward()
+    ops.linear(x, values, bias, operands(), "auto", True).sum().backward()
     assert taken[0] == taken[1]
     assert (taken[0].n_out, taken[0].n_in, taken[0].nnz, taken[0].batch) == (4, 7, 5, 8)
 
@@ -196,7 +196,7 @@ def test_products_of_half_precision_are_near_those_of_float32(
     grad = torch.randn(batch, 4, generator=generator).to(dtype)
     for own in (dtype, torch.float32):
         x, values, bias = (part.detach().to(own).requires_grad_() for part in given)
-        y = ops.linear(x, values, bias, *operands(), compute, True, relu)
+        y = ops.linear(x, values, bias, operands(), compute, True, relu)
         y.backward(grad.to(own))
         found.append((y, x.grad, values.grad, bias.grad))
         assert {part.dtype for part in found[-1]} == {own}

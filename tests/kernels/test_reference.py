@@ -32,9 +32,9 @@ def test_forward_and_gradients_equal_the_dense_product(batch: int, density: floa
     grad = torch.randn_like(expected)
     expected.backward(grad)
 
-    y = reference.linear_forward(x.detach(), values, indptr, indices, 5, bias)
-    transposed = column_order(indptr, indices, 9)
-    dx, dvalues = reference.linear_backward(grad, x.detach(), values, *transposed)
+    operands = indptr, indices, *column_order(indptr, indices, 9)
+    y = reference.linear_forward(x.detach(), values, operands, bias)
+    dx, dvalues = reference.linear_backward(grad, x.detach(), values, operands)
 
     torch.testing.assert_close(y, expected.detach())
     torch.testing.assert_close(dx, x.grad)
@@ -43,16 +43,16 @@ def test_forward_and_gradients_equal_the_dense_product(batch: int, density: floa
 
 def test_backward_returns_only_what_is_wanted() -> None:
     _, values, indptr, indices = sparse(4, 3, 0.5, seed=0)
-    transposed = column_order(indptr, indices, 3)
+    operands = indptr, indices, *column_order(indptr, indices, 3)
     grad, x = torch.ones(2, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
-    both = reference.linear_backward(grad, x, values, *transposed)
-    only_x = reference.linear_backward(grad, x, values, *transposed, True, False)
-    only_values = reference.linear_backward(grad, x, values, *transposed, False, True)
+    both = reference.linear_backward(grad, x, values, operands)
+    only_x = reference.linear_backward(grad, x, values, operands, True, False)
+    only_values = reference.linear_backward(grad, x, values, operands, False, True)
     assert only_x[1] is None
     assert torch.equal(only_x[0], both[0])
     assert only_values[0] is None
     assert torch.equal(only_values[1], both[1])
-    assert reference.linear_backward(grad, x, values, *transposed, False, False) == (None, None)
+    assert reference.linear_backward(grad, x, values, operands, False, False) == (None, None)
 
 
 def test_scatter_and_gather_are_inverse() -> None:
@@ -72,13 +72,13 @@ def test_pair_products_are_entries_of_the_dense_gradient() -> None:
 def test_small_chunks_change_nothing_but_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     _, values, indptr, indices = sparse(20, 30, 0.3, seed=1)
     x, grad = torch.randn(9, 30, dtype=torch.float64), torch.randn(9, 20, dtype=torch.float64)
-    transposed = column_order(indptr, indices, 30)
-    whole = reference.linear_forward(x, values, indptr, indices, 20)
-    gradients = reference.linear_backward(grad, x, values, *transposed)
+    operands = indptr, indices, *column_order(indptr, indices, 30)
+    whole = reference.linear_forward(x, values, operands)
+    gradients = reference.linear_backward(grad, x, values, operands)
     monkeypatch.setattr(reference, "CHUNK", 16)
     monkeypatch.setattr(reference, "_BATCH_CHUNK", 4)
-    torch.testing.assert_close(reference.linear_forward(x, values, indptr, indices, 20), whole)
-    pieces = reference.linear_backward(grad, x, values, *transposed)
+    torch.testing.assert_close(reference.linear_forward(x, values, operands), whole)
+    pieces = reference.linear_backward(grad, x, values, operands)
     torch.testing.assert_close(pieces, gradients)
 
 
@@ -86,7 +86,7 @@ def test_nan_stays_with_the_rows_that_it_reaches() -> None:
     _, values, indptr, indices = sparse(4, 4, 1.0, seed=0)
     x = torch.ones(2, 4, dtype=torch.float64)
     x[0, 1] = float("nan")
-    y = reference.linear_forward(x, values, indptr, indices, 4)
+    y = reference.linear_forward(x, values, (indptr, indices))
     assert y[0].isnan().all()
     assert not y[1].isnan().any()
 

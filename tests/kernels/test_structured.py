@@ -22,7 +22,7 @@ def kind(topology: Topology) -> str:
 
 
 def operands(topology: Topology) -> tuple:
-    return (*topology.csr(), *topology.csc(), *structured.parts_of(topology))
+    return list(topology.operands()), list(topology.parts())
 
 
 def inputs(topology: Topology, bias: bool = True, **options: object) -> tuple:

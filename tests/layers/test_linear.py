@@ -365,10 +365,10 @@ def test_nothing_dense_is_made_in_csr_compute(
             optimizer.step()
             optimizer.zero_grad()
     with Sizes() as inside:  # the kernels themselves, called in the open
-        operands = (*layer.topology.csr(), *layer.topology.csc())
+        operands = layer.topology.operands()
         x, values = torch.ones(batch, n_in), layer.values.detach()
-        chosen.linear_forward(x, values, *operands[:2], n_out, None)
-        chosen.linear_backward(torch.ones(batch, n_out), x, values, *operands[2:], True, True)
+        chosen.linear_forward(x, values, operands)
+        chosen.linear_backward(torch.ones(batch, n_out), x, values, operands)
     assert max(saved) <= batch * n_in
     assert max(sizes.largest, inside.largest) <= 4096 < n_in * n_out
     state = [t for entry in optimizer.state.values() for t in entry.values()]

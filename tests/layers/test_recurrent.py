@@ -201,7 +201,7 @@ def test_operators_are_registered_as_torch_wants_them(name: str) -> None:
     else:
         hidden = layer_of("gru").cells[0].hidden
         first = randn(2, HIDDEN)
-        operands = (hidden.values, hidden.bias, *hidden.operands())
+        operands = (hidden.values, hidden.bias, list(hidden.operands()))
         options = ([2, 2], "gru", False, "csr", True)
         inputs = (randn(4, 18).requires_grad_(), first, randn(0), *operands, *options)
     torch.library.opcheck(getattr(torch.ops.regrow, name).default, inputs, test_utils=checks)

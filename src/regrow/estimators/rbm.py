@@ -79,11 +79,11 @@ class Machine(nn.Module):
         layer, bias = self.layer, self.layer.bias
         assert bias is not None
         values, operands = layer.values.detach(), layer.operands()
-        return ops.forward(v, values, bias.detach(), *operands, layer.compute, True)
+        return ops.forward(v, values, bias.detach(), operands, layer.compute, True)
 
     def _back(self, h: Tensor, v: Tensor, need_v: bool, need_values: bool) -> tuple[Tensor, ...]:
         values, operands, compute = self.layer.values, self.layer.operands(), self.layer.compute
-        return ops.backward(h, v, values, *operands, compute, need_v, need_values)
+        return ops.backward(h, v, values, operands, compute, need_v, need_values)
 
     @torch.no_grad()
     def diverge(self, v: Tensor, steps: int, generator: torch.Generator) -> float:

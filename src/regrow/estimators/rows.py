@@ -43,7 +43,7 @@ class Rows:
         if self.sparse:
             self._table = sparse.csr_array(table).astype(np.float32)
         else:
-            self._table = torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32))
+            self._table = torch.from_numpy(np.require(table, np.float32, ["C", "W"]))
         self._source = table
         self._plain = scale is None
         if not self._plain:

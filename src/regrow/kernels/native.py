@@ -9,11 +9,14 @@ for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+from regrow.topology.operands import Operands
 
 try:
     from regrow import _native
@@ -76,9 +79,7 @@ def by_features(x: Tensor) -> bool:
 def linear_forward(
     x: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
-    n_out: int,
+    operands: Sequence[Tensor],
     bias: Tensor | None = None,
     relu: bool = False,
     feature_major: bool = False,
@@ -88,33 +89,29 @@ def linear_forward(
     The input is taken as it lies where it is feature-major, and so is the gradient in the backward
     pass; the result is feature-major only if that is asked for, and can be (see `by_features`).
     """
-    batch, n_in = _matrix("x", x)
-    (nnz,), dtype = _vector("values", values), _float("values", values)
+    index = _index(operands)
+    (batch, _), dtype = _matrix("x", x), _float("values", values)
+    n_out = index.n_out
     activations = _activations(x, dtype)
-    x, x_by_features = _laid_out("x", x, activations, batch, n_in)
-    values = _ready("values", values, dtype, nnz)
-    indptr = _ready("indptr", indptr, torch.int64, n_out + 1)
-    indices = _ready("indices", indices, torch.int32, nnz)
+    x, x_by_features = _laid_out("x", x, activations, batch, index.n_in)
+    values = _ready("values", values, dtype, index.nnz)
     if bias is not None:
         bias = _ready("bias", bias, dtype, n_out)
     y_by_features = feature_major and n_out > 1 and _fits(batch, activations)
-    y = x.new_empty(n_out, batch).t() if y_by_features else x.new_empty(batch, n_out)
+    y = x.new_empty((n_out, batch)).t() if y_by_features else x.new_empty((batch, n_out))
     _native.linear_forward(
         values.itemsize,
         activations != dtype,
         x.data_ptr(),
         values.data_ptr(),
-        indptr.data_ptr(),
-        indices.data_ptr(),
+        *index.rows,
         0 if bias is None else bias.data_ptr(),
         y.data_ptr(),
         relu,
         x_by_features,
         y_by_features,
         batch,
-        n_in,
-        n_out,
-        nnz,
+        *index.sizes,
         torch.get_num_threads(),
     )
     return y
@@ -124,28 +121,20 @@ def linear_backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     need_x: bool = True,
     need_values: bool = True,
-    rows: tuple[Tensor, Tensor] | None = None,
     y: Tensor | None = None,
     dbias: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Differentiate `linear_forward`; as `reference.linear_backward`."""
-    (batch, n_out), (_, n_in) = _matrix("grad", grad), _matrix("x", x)
-    (nnz,), dtype = _vector("values", values), _float("values", values)
+    index = _index(operands)
+    (batch, _), dtype = _matrix("grad", grad), _float("values", values)
+    n_out = index.n_out
     activations = _activations(x, dtype)
     grad, grad_by_features = _laid_out("grad", grad, activations, batch, n_out)
-    x, x_by_features = _laid_out("x", x, activations, batch, n_in)
-    values = _ready("values", values, dtype, nnz)
-    t_indptr = _ready("t_indptr", t_indptr, torch.int64, n_in + 1)
-    t_indices = _ready("t_indices", t_indices, torch.int32, nnz)
-    t_perm = _ready("t_perm", t_perm, torch.int32, nnz)
-    if rows is not None:
-        indptr = _ready("indptr", rows[0], torch.int64, n_out + 1)
-        rows = indptr, _ready("indices", rows[1], torch.int32, nnz)
+    x, x_by_features = _laid_out("x", x, activations, batch, index.n_in)
+    values = _ready("values", values, dtype, index.nnz)
     y_by_features = False
     if y is not None:
         y, y_by_features = _laid_out("y", y, activations, batch, n_out)
@@ -162,10 +151,8 @@ def linear_backward(
         0 if y is None else y.data_ptr(),
         x.data_ptr(),
         values.data_ptr(),
-        t_indptr.data_ptr(),
-        t_indices.data_ptr(),
-        t_perm.data_ptr(),
-        *((0, 0) if rows is None else (rows[0].data_ptr(), rows[1].data_ptr())),
+        *index.rows,
+        *index.columns,
         0 if dx is None else dx.data_ptr(),
         0 if dvalues is None else dvalues.data_ptr(),
         0 if dbias is None else dbias.data_ptr(),
@@ -173,12 +160,44 @@ def linear_backward(
         grad_by_features,
         y_by_features,
         batch,
-        n_in,
-        n_out,
-        nnz,
+        *index.sizes,
         torch.get_num_threads(),
     )
     return dx, dvalues
+
+
+class _Index:
+    """Index tensors of a weight that have been checked: where they are, and of what sizes."""
+
+    __slots__ = ("_held", "columns", "n_in", "n_out", "nnz", "rows", "sizes")
+
+    def __init__(self, operands: Sequence[Tensor]) -> None:
+        indptr, indices, t_indptr, t_indices, t_perm = operands
+        (self.n_out,), (self.n_in,) = (
+            (n - 1 for n in _vector(name, pointers))
+            for name, pointers in (("indptr", indptr), ("t_indptr", t_indptr))
+        )
+        (self.nnz,) = _vector("indices", indices)
+        self.sizes = self.n_in, self.n_out, self.nnz
+        self._held = (
+            _ready("indptr", indptr, torch.int64, self.n_out + 1),
+            _ready("indices", indices, torch.int32, self.nnz),
+            _ready("t_indptr", t_indptr, torch.int64, self.n_in + 1),
+            _ready("t_indices", t_indices, torch.int32, self.nnz),
+            _ready("t_perm", t_perm, torch.int32, self.nnz),
+        )
+        addresses = [part.data_ptr() for part in self._held]
+        self.rows, self.columns = addresses[:2], addresses[2:]
+
+
+def _index(operands: Sequence[Tensor]) -> _Index:
+    """What is known of index tensors; those of a topology are looked at once."""
+    if not isinstance(operands, Operands):
+        return _Index(operands)
+    if operands.checked is None:
+        operands.checked = _Index(operands)
+    index: _Index = operands.checked
+    return index
 
 
 def scatter(
@@ -364,13 +383,17 @@ def _activations(x: Tensor, values: torch.dtype) -> torch.dtype:
 
 def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
     """The tensor itself, or its contiguous copy, if it is what a kernel can read."""
+    if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
+        _refuse(name, tensor, dtype, shape)
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
+
+
+def _refuse(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> NoReturn:
     if not tensor.is_cpu:
         raise ValueError(f"{name} must be on the CPU, got a tensor on {tensor.device}")
     if tensor.dtype != dtype:
         raise TypeError(f"{name} must be {_dtype(dtype)}, got {_dtype(tensor.dtype)}")
-    if tensor.shape != shape:
-        raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
-    return tensor.contiguous()
+    raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
 
 
 def _fits(batch: int, dtype: torch.dtype) -> bool:
@@ -380,9 +403,11 @@ def _fits(batch: int, dtype: torch.dtype) -> bool:
 
 def _laid_out(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> tuple[Tensor, bool]:
     """Activations as a kernel can read them, and whether they are feature-major."""
-    if tensor.dtype == dtype and tensor.shape == shape and by_features(tensor):
-        return tensor, True
-    return _ready(name, tensor, dtype, *shape), False
+    if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
+        _refuse(name, tensor, dtype, shape)
+    if tensor.is_contiguous():
+        return tensor, False
+    return (tensor, True) if by_features(tensor) else (tensor.contiguous(), False)
 
 
 def _target(name: str, given: Tensor | None, dtype: torch.dtype, *shape: int) -> Tensor:

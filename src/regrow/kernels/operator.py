@@ -7,11 +7,12 @@ layers dearly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
@@ -62,6 +63,11 @@ def differentiable(
         register_flop_formula(operator)(flops[0])
         register_flop_formula(backward_operator)(flops[1])
 
+    def directly(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients(ctx, grad, backward)
+
+    guarded = once_differentiable(directly)
+
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Tensor:
@@ -70,17 +76,29 @@ def differentiable(
             return output
 
         @staticmethod
-        @once_differentiable
         def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-            return gradients(ctx, grads[0], backward)
+            # Where no graph of gradients is made, there is nothing to guard.
+            run = guarded if torch.is_grad_enabled() else directly
+            return run(ctx, grads[0])
 
     def apply(*inputs: Any) -> Tensor:
         if watched():
             return cast(Tensor, operator(*inputs))
+        if not torch.is_grad_enabled() and not _forward_mode():
+            return forward(*inputs)
         return cast(Tensor, Direct.apply(*inputs))  # type: ignore[no-untyped-call]
 
     apply.__doc__ = f"As the operator ``regrow::{name}``; {forward.__doc__}"
     return apply
+
+
+def without(needs: Sequence[Any]) -> tuple[Any, ...]:
+    """No gradient, for inputs that are none or lists of index tensors.
+
+    Args:
+        needs: Of ``ctx.needs_input_grad``, what stands for these inputs.
+    """
+    return tuple([None] * len(need) if isinstance(need, list) else None for need in needs)
 
 
 def filled(
@@ -109,3 +127,9 @@ def watched() -> bool:
     modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
     transforms = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
     return modes() > 0 or transforms()
+
+
+def _forward_mode() -> bool:
+    """Whether tangents may be carried along, which must be refused, and is by autograd."""
+    level: int = getattr(forward_ad, "_current_level", 0)
+    return level >= 0

@@ -7,7 +7,7 @@ has no graph break and nothing is traced through a measurement.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regrow.kernels import capture, dispatch, native, reference, strips
-from regrow.kernels.operator import differentiable, filled, filled_fake
+from regrow.kernels.operator import differentiable, filled, filled_fake, without
 
 Backward = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
@@ -30,7 +30,7 @@ _said = False
 
 def sparse_kernels(values: Tensor) -> Any:
     """The module whose sparse kernels serve these values: native where it can, else reference."""
-    if values.device.type == "cpu" and values.dtype in _NATIVE_DTYPES:
+    if values.is_cpu and values.dtype in _NATIVE_DTYPES:
         if native.available():
             return native
         _say_why()
@@ -42,7 +42,7 @@ def raised(values: Tensor) -> Tensor:
 
     Results are lowered again by who asks for them. Without fast kernels nothing is raised.
     """
-    half = values.dtype in _HALF_DTYPES and values.device.type == "cpu"
+    half = values.dtype in _HALF_DTYPES and values.is_cpu
     return values.float() if half and native.available() else values
 
 
@@ -62,28 +62,21 @@ def _linear(
     x: Tensor,
     values: Tensor,
     bias: Tensor | None,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     compute: str,
     training: bool,
     relu: bool = False,
     feature_major: bool = False,
 ) -> Tensor:
-    """Apply a sparse weight: ``y[b, i] = bias[i] + sum_k values[k] * x[b, indices[k]]``.
+    """Apply a sparse weight: ``y[b, i] = bias[i] + sum_k values[k] * x[b, column[k]]``.
 
     Args:
         x: Input ``[batch, in]``. Its dtype is that of the result; it may be of lower precision
             than the values (autocast). Products of bfloat16 are summed in float32.
         values: One value per connection ``[nnz]``.
         bias: ``[out]`` or None.
-        indptr: Row pointers, int64 ``[out + 1]``.
-        indices: Column of each connection, int32 ``[nnz]``.
-        t_indptr: Column pointers, int64 ``[in + 1]``; may be empty where ``compute`` is ``dense``.
-        t_indices: Row of each connection in column order, int32 ``[nnz]``.
-        t_perm: Slot of each connection of the column order in row order, int32 ``[nnz]``.
+        operands: Index tensors of the weight (see ``regrow.topology.operands``); those of the
+            column order may be empty where ``compute`` is ``dense``.
         compute: ``csr``, ``dense`` or ``auto``.
         training: Whether a backward pass is to follow, so that ``auto`` weighs it too.
         relu: Whether negative results become zero.
@@ -94,22 +87,17 @@ def _linear(
     Returns:
         ``[batch, out]``.
     """
-    operands = (indptr, indices, t_indptr, t_indices, t_perm)
     if _resolve(compute, x, values, operands, training) == "dense":
-        y = _dense_forward(x, values, bias, indptr, indices)
+        y = _dense_forward(x, values, bias, operands)
         return y.relu_() if relu else y
-    return _csr_forward(x, values, bias, indptr, indices, relu, feature_major)
+    return _csr_forward(x, values, bias, operands, relu, feature_major)
 
 
 def _linear_backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     compute: str,
     need_x: bool,
     need_values: bool,
@@ -122,11 +110,7 @@ def _linear_backward(
         grad: Gradient of the result ``[batch, out]``.
         x: Input of the forward pass ``[batch, in]``.
         values: One value per connection ``[nnz]``.
-        indptr: As in ``linear``.
-        indices: As in ``linear``.
-        t_indptr: As in ``linear``.
-        t_indices: As in ``linear``.
-        t_perm: As in ``linear``.
+        operands: As in ``linear``.
         compute: As in ``linear``; ``auto`` takes what the forward pass has measured.
         need_x: Whether the gradient of the input is wanted.
         need_values: Whether the gradient of the values is wanted.
@@ -136,7 +120,6 @@ def _linear_backward(
     Returns:
         Gradient of the input ``[batch, in]``, of the values ``[nnz]``, and of the bias ``[out]``.
     """
-    operands = (indptr, indices, t_indptr, t_indices, t_perm)
     wanted = need_x, need_values
     if need_values:
         capture.record(values, x, grad, y)
@@ -149,7 +132,7 @@ def _linear_backward(
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
     dbias = grad.sum(0) if need_bias else grad.new_empty(0)
     if chosen == "dense":
-        dx, dvalues = _dense_backward(grad, x, values, indptr, indices, *wanted)
+        dx, dvalues = _dense_backward(grad, x, values, operands, *wanted)
     elif chosen:
         dx, dvalues, _ = _csr_backward(grad, x, values, operands, *wanted)
     return *filled(dx, dvalues, x, values), dbias
@@ -159,16 +142,13 @@ def _csr_forward(
     x: Tensor,
     values: Tensor,
     bias: Tensor | None,
-    indptr: Tensor,
-    indices: Tensor,
+    operands: Sequence[Tensor],
     relu: bool = False,
     feature_major: bool = False,
 ) -> Tensor:
     kernels, weight, stored = _kernels_for(x, values)
-    y = kernels.linear_forward(
-        *(_in(stored, x), weight, indptr, indices, indptr.numel() - 1),
-        *(_in(weight.dtype, bias), relu, feature_major),
-    )
+    bias = _in(weight.dtype, bias)
+    y = kernels.linear_forward(_in(stored, x), weight, operands, bias, relu, feature_major)
     lowered: Tensor = _in(x.dtype, y)
     return lowered
 
@@ -177,7 +157,7 @@ def _csr_backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    operands: tuple[Tensor, ...],
+    operands: Sequence[Tensor],
     need_x: bool,
     need_values: bool,
     need_bias: bool = False,
@@ -186,8 +166,8 @@ def _csr_backward(
     kernels, weight, stored = _kernels_for(x, values)
     dbias = weight.new_empty(grad.shape[1]) if need_bias else None
     dx, dvalues = kernels.linear_backward(
-        *(_in(stored, grad), _in(stored, x), weight, *operands[2:]),
-        *(need_x, need_values, operands[:2], _in(stored, y), dbias),
+        *(_in(stored, grad), _in(stored, x), weight, operands),
+        *(need_x, need_values, _in(stored, y), dbias),
     )
     return _in(x.dtype, dx), _in(values.dtype, dvalues), _in(grad.dtype, dbias)
 
@@ -206,8 +186,9 @@ def _kernels_for(x: Tensor, values: Tensor) -> tuple[Any, Tensor, torch.dtype]:
 
 
 def _dense_weight(
-    values: Tensor, indptr: Tensor, indices: Tensor, n_in: int, dtype: torch.dtype
+    values: Tensor, operands: Sequence[Tensor], n_in: int, dtype: torch.dtype
 ) -> Tensor:
+    indptr, indices = operands[:2]
     if values.numel() == (indptr.numel() - 1) * n_in:
         return values.to(dtype).view(-1, n_in)
     lowered = values.to(dtype)
@@ -216,12 +197,12 @@ def _dense_weight(
 
 
 def _dense_forward(
-    x: Tensor, values: Tensor, bias: Tensor | None, indptr: Tensor, indices: Tensor
+    x: Tensor, values: Tensor, bias: Tensor | None, operands: Sequence[Tensor]
 ) -> Tensor:
-    if _in_strips(x, values, indptr):
+    if _in_strips(x, values, operands[0]):
         lowered = None if bias is None else bias.to(x.dtype)
-        return strips.forward(x, values, lowered, indptr, indices)
-    weight = _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
+        return strips.forward(x, values, lowered, *operands[:2])
+    weight = _dense_weight(values, operands, x.shape[1], x.dtype)
     x = x.contiguous()  # torch is ten times slower with others where outputs are few
     return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
@@ -230,16 +211,16 @@ def _dense_backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
+    operands: Sequence[Tensor],
     need_x: bool,
     need_values: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
+    indptr, indices = operands[:2]
     if _in_strips(x, values, indptr):
         return strips.backward(grad, x, values, indptr, indices, need_x, need_values)
     dx = dvalues = None
     if need_x:
-        dx = grad @ _dense_weight(values, indptr, indices, x.shape[1], x.dtype)
+        dx = grad @ _dense_weight(values, operands, x.shape[1], x.dtype)
     if need_values:
         dense = grad.t() @ x
         if values.numel() == dense.numel():
@@ -257,7 +238,7 @@ def _in_strips(x: Tensor, values: Tensor, indptr: Tensor) -> bool:
 
 
 def _resolve(
-    compute: str, x: Tensor, values: Tensor, operands: tuple[Tensor, ...], training: bool
+    compute: str, x: Tensor, values: Tensor, operands: Sequence[Tensor], training: bool
 ) -> str:
     """What ``auto`` means here: measured at the first call of a situation, then remembered."""
     if compute != "auto":
@@ -270,24 +251,23 @@ def _resolve(
 def _trials(
     x: Tensor,
     values: Tensor,
-    operands: tuple[Tensor, ...],
+    operands: Sequence[Tensor],
     n_out: int,
     n_in: int,
     training: bool,
 ) -> dict[str, Callable[[], object]]:
     """The work of one step for each compute, for the dispatcher to time."""
-    indptr, indices = operands[:2]
     grad = x.new_ones(x.shape[0], n_out)
 
     def csr() -> None:
-        _csr_forward(x, values, None, indptr, indices)
+        _csr_forward(x, values, None, operands)
         if training:
             _csr_backward(grad, x, values, operands, True, True)
 
     def dense() -> None:
-        _dense_forward(x, values, None, indptr, indices)
+        _dense_forward(x, values, None, operands)
         if training:
-            _dense_backward(grad, x, values, indptr, indices, True, True)
+            _dense_backward(grad, x, values, operands, True, True)
 
     return {"csr": csr, "dense": dense}
 
@@ -296,28 +276,20 @@ def _linear_fake(
     x: Tensor,
     values: Tensor,
     bias: Tensor | None,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     compute: str,
     training: bool,
     relu: bool = False,
     feature_major: bool = False,
 ) -> Tensor:
-    return x.new_empty(x.shape[0], indptr.shape[0] - 1)
+    return x.new_empty(x.shape[0], operands[0].shape[0] - 1)
 
 
 def _linear_backward_fake(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     compute: str,
     need_x: bool,
     need_values: bool,
@@ -329,22 +301,29 @@ def _linear_backward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, values, bias, *operands = inputs[:8]
-    ctx.compute, ctx.has_bias, ctx.relu = inputs[8], bias is not None, inputs[10:11] == (True,)
-    ctx.save_for_backward(x, values, *operands, *((output,) if ctx.relu else ()))
+    x, values, bias, ctx.operands, ctx.compute = inputs[:5]
+    ctx.has_bias, ctx.relu = bias is not None, inputs[6:7] == (True,)
+    # Index tensors never change, and so need none of the care that is taken of what is saved.
+    ctx.save_for_backward(x, values, *((output,) if ctx.relu else ()))
 
 
 def _gradients(ctx: Any, grad: Tensor, backward: Backward) -> tuple[Tensor | None, ...]:
-    x, values, *operands = ctx.saved_tensors
-    y = operands.pop() if ctx.relu else None
-    needs = *ctx.needs_input_grad[:2], ctx.needs_input_grad[2] and ctx.has_bias
-    found: tuple[Tensor, ...] = (grad,) * 3
-    if any(needs):
-        if not native.by_features(grad):
-            grad = grad.contiguous()
-        found = backward(grad, x, values, *operands, ctx.compute, *needs, y)
-    given = (part if need else None for part, need in zip(found, needs, strict=True))
-    return *given, *(None,) * 9
+    x, values, *rest = ctx.saved_tensors
+    need_x, need_values, need_bias, *others = ctx.needs_input_grad
+    unused = without(others)
+    need_bias = need_bias and ctx.has_bias
+    if not (need_x or need_values or need_bias):
+        return None, None, None, *unused
+    if not grad.is_contiguous() and not native.by_features(grad):
+        grad = grad.contiguous()
+    y, needs = rest[0] if rest else None, (need_x, need_values, need_bias)
+    dx, dvalues, dbias = backward(grad, x, values, ctx.operands, ctx.compute, *needs, y)
+    return (
+        dx if need_x else None,
+        dvalues if need_values else None,
+        dbias if need_bias else None,
+        *unused,
+    )
 
 
 def linear_flops(x_shape, values_shape, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
@@ -356,7 +335,7 @@ def linear_backward_flops(  # type: ignore[no-untyped-def]
     grad_shape, x_shape, values_shape, *args, **kwargs
 ) -> int:
     """FLOPs of the gradients that are wanted of ``linear``."""
-    return sum(map(bool, args[6:8])) * linear_flops(x_shape, values_shape)
+    return sum(map(bool, args[2:4])) * linear_flops(x_shape, values_shape)
 
 
 linear = differentiable(

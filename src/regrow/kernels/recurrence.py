@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from regrow.kernels import capture, dispatch, ops
 from regrow.kernels.cells import CELLS, Back
-from regrow.kernels.operator import watched
+from regrow.kernels.operator import watched, without
 
 Backward = Callable[..., tuple[Tensor, ...]]
 Product = Callable[[Tensor], Tensor]
@@ -46,11 +46,7 @@ def _recurrence(
     c: Tensor,
     values: Tensor,
     bias: Tensor | None,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     sizes: Sequence[int],
     cell: str,
     reverse: bool,
@@ -66,11 +62,7 @@ def _recurrence(
         c: First memory, likewise; without elements for cells that have none.
         values: The recurrent weight ``[gates * hidden, hidden]``, one value per connection.
         bias: Of the recurrent part ``[gates * hidden]``, or None.
-        indptr: As in ``regrow::linear``, and so are the next four.
-        indices: As there.
-        t_indptr: As there.
-        t_indices: As there.
-        t_perm: As there.
+        operands: As in ``regrow::linear``.
         sizes: Rows of each step, never rising; the first is the number of sequences.
         cell: ``tanh``, ``relu``, ``gru`` or ``lstm``.
         reverse: Whether to walk from the last step to the first.
@@ -81,7 +73,6 @@ def _recurrence(
         States ``[rows, hidden]``, last state and memory of each sequence, and two tensors that a
         backward pass needs.
     """
-    operands = (indptr, indices, t_indptr, t_indices, t_perm)
     walk = CELLS[cell][0](projected, sizes)
     compute = _resolve(compute, h, values, operands, len(sizes), training)
     product = _forward_product(compute, values, bias, operands, h.shape[1])
@@ -105,11 +96,7 @@ def _recurrence_backward(
     h: Tensor,
     c: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     sizes: Sequence[int],
     cell: str,
     reverse: bool,
@@ -128,12 +115,8 @@ def _recurrence_backward(
         extra: Likewise.
         h: First state.
         c: First memory.
-        values: As in ``recurrence``, and so are the next nine.
-        indptr: As there.
-        indices: As there.
-        t_indptr: As there.
-        t_indices: As there.
-        t_perm: As there.
+        values: As in ``recurrence``, and so are the next five.
+        operands: As there.
         sizes: As there.
         cell: As there.
         reverse: As there.
@@ -141,7 +124,6 @@ def _recurrence_backward(
         need_values: Whether the gradient of the values is wanted; it is empty if not.
         need_bias: Whether the gradient of the bias is wanted; it is empty if not.
     """
-    operands = (indptr, indices, t_indptr, t_indices, t_perm)
     compute = _resolve(compute, h, values, operands, len(sizes), True)
     before = _shifted(y, h, sizes, reverse)
     memory_before = _shifted(extra, c, sizes, reverse) if c.numel() else c
@@ -197,13 +179,12 @@ def _last(states: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
 
 
 def _forward_product(
-    compute: str, values: Tensor, bias: Tensor | None, operands: tuple[Tensor, ...], hidden: int
+    compute: str, values: Tensor, bias: Tensor | None, operands: Sequence[Tensor], hidden: int
 ) -> Product:
     if compute == "csr":
-        indptr, indices = operands[:2]
         weight = ops.raised(values)  # once, not at every step
         offsets = None if bias is None else bias.to(weight.dtype)
-        return lambda h: ops._csr_forward(h, weight, offsets, indptr, indices)
+        return lambda h: ops._csr_forward(h, weight, offsets, operands)
     weight = _dense_weight(values, operands, hidden).t()
     if bias is None:
         return lambda h: h @ weight
@@ -211,7 +192,7 @@ def _forward_product(
 
 
 def _backward_product(
-    compute: str, values: Tensor, operands: tuple[Tensor, ...], before: Tensor
+    compute: str, values: Tensor, operands: Sequence[Tensor], before: Tensor
 ) -> Back:
     if compute == "csr":
         given = ops.raised(values), operands, True, False
@@ -221,7 +202,7 @@ def _backward_product(
 
 
 def _values_gradient(
-    compute: str, grad: Tensor, before: Tensor, values: Tensor, operands: tuple[Tensor, ...]
+    compute: str, grad: Tensor, before: Tensor, values: Tensor, operands: Sequence[Tensor]
 ) -> Tensor:
     if compute == "csr":
         found = ops._csr_backward(grad, before, values, operands, False, True)
@@ -232,7 +213,7 @@ def _values_gradient(
     return cast(Tensor, ops.sparse_kernels(values).gather(dense, *operands[:2]))
 
 
-def _dense_weight(values: Tensor, operands: tuple[Tensor, ...], hidden: int) -> Tensor:
+def _dense_weight(values: Tensor, operands: Sequence[Tensor], hidden: int) -> Tensor:
     indptr, indices = operands[:2]
     if values.numel() == (indptr.numel() - 1) * hidden:
         return values.view(-1, hidden)
@@ -243,7 +224,7 @@ def _resolve(
     compute: str,
     h: Tensor,
     values: Tensor,
-    operands: tuple[Tensor, ...],
+    operands: Sequence[Tensor],
     steps: int,
     training: bool,
 ) -> str:
@@ -257,7 +238,7 @@ def _resolve(
 
 
 def _trials(
-    h: Tensor, values: Tensor, operands: tuple[Tensor, ...], steps: int, training: bool
+    h: Tensor, values: Tensor, operands: Sequence[Tensor], steps: int, training: bool
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     """The work of some steps with each compute, without that of the gates."""
     grad = h.new_ones(h.shape[0], operands[0].numel() - 1)
@@ -278,9 +259,8 @@ def _trials(
 
 
 def _fake(  # type: ignore[no-untyped-def]
-    projected, h, c, values, bias, indptr, *rest
+    projected, h, c, values, bias, operands, sizes, cell, *rest
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    cell = rest[5]
     rows, hidden = projected.shape[0], h.shape[1]
     second = projected.new_empty((rows, hidden) if cell in ("gru", "lstm") else 0)
     first = torch.empty_like(projected) if cell in ("gru", "lstm") else projected.new_empty(0)
@@ -289,10 +269,10 @@ def _fake(  # type: ignore[no-untyped-def]
 
 
 def _backward_fake(  # type: ignore[no-untyped-def]
-    into_y, into_h, into_c, y, gates, extra, h, c, values, indptr, *rest
+    into_y, into_h, into_c, y, gates, extra, h, c, values, operands, *rest
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     need_values, need_bias = rest[-2:]
-    width = indptr.shape[0] - 1
+    width = operands[0].shape[0] - 1
     return (
         y.new_empty(y.shape[0], width),
         torch.empty_like(h),
@@ -303,10 +283,9 @@ def _backward_fake(  # type: ignore[no-untyped-def]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, h, c, values, bias, *operands, sizes, cell, reverse, compute, _ = inputs
+    _, h, c, values, bias, *ctx.walk, _ = inputs
     y, _, _, *kept = output
-    ctx.save_for_backward(y, *kept, h, c, values, *operands)
-    ctx.options = (sizes, cell, reverse, compute)
+    ctx.save_for_backward(y, *kept, h, c, values)
     ctx.has_bias = bias is not None
     # Zeros for what is kept would be as large as all gates, and nobody reads them.
     ctx.set_materialize_grads(False)
@@ -319,17 +298,17 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 def _gradients(
     ctx: Any, grads: tuple[Tensor | None, ...], backward: Backward
 ) -> tuple[Tensor | None, ...]:
-    need_projected, need_h, need_c, need_values, need_bias = ctx.needs_input_grad[:5]
-    y, _, _, h, c, *_ = ctx.saved_tensors
+    need_projected, need_h, need_c, need_values, need_bias, *others = ctx.needs_input_grad
+    y, _, _, h, c, _ = ctx.saved_tensors
     into = [
         torch.zeros_like(out) if grad is None else grad.contiguous()
         for out, grad in zip((y, h, c), grads, strict=False)
     ]
     need_bias = need_bias and ctx.has_bias
-    found = backward(*into, *ctx.saved_tensors, *ctx.options, need_values, need_bias)
+    found = backward(*into, *ctx.saved_tensors, *ctx.walk, need_values, need_bias)
     needs = (need_projected, need_h, need_c, need_values, need_bias)
     wanted = (grad if need else None for grad, need in zip(found, needs, strict=True))
-    return *wanted, *(None,) * 10
+    return *wanted, *without(others)
 
 
 _registered = torch.library.custom_op("regrow::recurrence", _recurrence, mutates_args=())
@@ -378,5 +357,5 @@ def _flops(  # type: ignore[no-untyped-def]
 
 @register_flop_formula(torch.ops.regrow.recurrence_backward)
 def _backward_flops(*args, **kwargs) -> int:  # type: ignore[no-untyped-def]
-    rows, connections, need_values = int(args[0][0]), int(args[8][0]), bool(args[18])
+    rows, connections, need_values = int(args[0][0]), int(args[8][0]), bool(args[14])
     return 2 * rows * connections * (1 + need_values)

@@ -1,15 +1,15 @@
 """The products of a sparse layer in plain torch: the oracle for every fast kernel.
 
 Every function works on any device and on any floating dtype that torch can multiply and add.  The
-weight has shape ``[n_out, n_in]``; ``indptr``/``indices`` are its connections row by row (CSR) and
-``t_indptr``/``t_indices``/``t_perm`` the same connections column by column (see
-`regrow.topology.order`).  No function but `scatter` forms a dense weight, and temporaries stay
-below `CHUNK` elements whatever the batch and the number of connections.
+weight has shape ``[n_out, n_in]``; ``indptr``/``indices`` are its connections row by row (CSR), and
+``operands`` the same connections in both orders (see `regrow.topology.operands`).  No function but
+`scatter` forms a dense weight, and temporaries stay below `CHUNK` elements whatever the batch and
+the number of connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -23,9 +23,7 @@ _BATCH_CHUNK = 1024
 def linear_forward(
     x: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
-    n_out: int,
+    operands: Sequence[Tensor],
     bias: Tensor | None = None,
     relu: bool = False,
     feature_major: bool = False,
@@ -35,9 +33,7 @@ def linear_forward(
     Args:
         x: Activations ``[batch, n_in]``.
         values: Connection values ``[nnz]``, row by row.
-        indptr: First connection of every row, int64 ``[n_out + 1]``.
-        indices: Column of every connection, int32 ``[nnz]``.
-        n_out: Number of rows of the weight.
+        operands: Index tensors of the weight, see `regrow.topology.operands`; the row order counts.
         bias: Offsets ``[n_out]`` or None.
         relu: Whether negative outputs become zero.
         feature_major: Whether the outputs may lie feature-major: here they never do.
@@ -48,13 +44,14 @@ def linear_forward(
     Example:
         The weight ``[[2, 0, 3], [0, 0, 0]]``:
 
-        >>> indptr, indices = torch.tensor([0, 2, 2]), torch.tensor([0, 2], dtype=torch.int32)
+        >>> rows = torch.tensor([0, 2, 2]), torch.tensor([0, 2], dtype=torch.int32)
         >>> x, values = torch.tensor([[1.0, 5.0, 10.0]]), torch.tensor([2.0, 3.0])
-        >>> linear_forward(x, values, indptr, indices, 2)
+        >>> linear_forward(x, values, rows)
         tensor([[32.,  0.]])
     """
+    indptr, indices = operands[:2]
     rows = _owners(indptr)
-    y = x.new_zeros((x.shape[0], n_out))
+    y = x.new_zeros((x.shape[0], indptr.shape[0] - 1))
     for batch, part in _pieces(x.shape[0], values.shape[0]):
         products = x[batch].T.index_select(0, indices[part]) * values[part, None]
         y[batch].T.index_add_(0, rows[part], products)
@@ -67,12 +64,9 @@ def linear_backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
+    operands: Sequence[Tensor],
     need_x: bool = True,
     need_values: bool = True,
-    rows: tuple[Tensor, Tensor] | None = None,
     y: Tensor | None = None,
     dbias: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -82,13 +76,9 @@ def linear_backward(
         grad: Gradient of the outputs ``[batch, n_out]``.
         x: Activations ``[batch, n_in]``.
         values: Connection values ``[nnz]``, row by row.
-        t_indptr: First connection of every column, int64 ``[n_in + 1]``.
-        t_indices: Row of every connection, int32 ``[nnz]``, column by column.
-        t_perm: Place of that connection in ``values``, int32 ``[nnz]``.
+        operands: As in `linear_forward`; here the column order counts.
         need_x: Whether the gradient of the activations is wanted.
         need_values: Whether the gradient of the values is wanted.
-        rows: ``indptr`` and ``indices`` of the row order, where they are at hand: by them the
-            extension is faster on few samples. Not used here.
         y: Outputs, where these are a positive part; None where they are not.
         dbias: Where to write the gradient of the bias ``[n_out]``; None if it is not wanted. The
             extension forms it only beside one of the others, of a weight that has columns.
@@ -97,16 +87,17 @@ def linear_backward(
         Gradients ``[batch, n_in]`` and ``[nnz]`` (row by row); None for one that is not wanted.
 
     Example:
-        >>> indptr, indices = torch.tensor([0, 2, 2]), torch.tensor([0, 2], dtype=torch.int32)
+        >>> from regrow.topology import Topology
+        >>> operands = Topology((2, 3), torch.tensor([0, 2])).operands()
         >>> x, values = torch.tensor([[1.0, 5.0, 10.0]]), torch.tensor([2.0, 3.0])
-        >>> from regrow.topology.order import column_order
-        >>> linear_backward(torch.ones(1, 2), x, values, *column_order(indptr, indices, 3))
+        >>> linear_backward(torch.ones(1, 2), x, values, operands)
         (tensor([[2., 0., 3.]]), tensor([ 1., 10.]))
     """
     if y is not None:
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
     if dbias is not None:
         torch.sum(grad, 0, out=dbias)
+    t_indptr, t_indices, t_perm = operands[2:]
     columns = _owners(t_indptr)
     dx = x.new_zeros((grad.shape[0], t_indptr.shape[0] - 1)) if need_x else None
     t_values = values.index_select(0, t_perm)

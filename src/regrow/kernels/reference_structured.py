@@ -47,8 +47,8 @@ def forward(
         tensor([[20.,  3.]])
     """
     n_out = rows_of(x.shape[1], values.shape[0], parts[0], kind, form)
-    indptr, indices = KINDS[kind](*form).rows_of(parts, n_out, x.shape[1])
-    return reference.linear_forward(x, values, indptr, indices, n_out, bias)
+    rows = KINDS[kind](*form).rows_of(parts, n_out, x.shape[1])
+    return reference.linear_forward(x, values, rows, bias)
 
 
 def backward(
@@ -78,7 +78,7 @@ def backward(
     """
     rows = KINDS[kind](*form).rows_of(parts, grad.shape[1], x.shape[1])
     columns = column_order(*rows, x.shape[1])
-    return reference.linear_backward(grad, x, values, *columns, need_x, need_values)
+    return reference.linear_backward(grad, x, values, (*rows, *columns), need_x, need_values)
 
 
 def rows_of(n_in: int, nnz: int, first: Tensor, kind: str, form: tuple[int, int]) -> int:

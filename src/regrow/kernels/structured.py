@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from regrow.kernels import capture, dispatch, native, native_structured, ops, reference_structured
-from regrow.kernels.operator import differentiable, filled, filled_fake
-from regrow.topology import Topology
+from regrow.kernels.operator import differentiable, filled, filled_fake, without
 from regrow.topology.structure import BlockStructure, NofMStructure, Structure
 
 Both = tuple[Tensor | None, Tensor | None]
-Tensors = tuple[Tensor, ...]
 
 COMPUTES = ("block", "nm")
 """What a structure may be computed with, beside what serves any topology."""
@@ -58,16 +56,8 @@ def _structured(
     x: Tensor,
     values: Tensor,
     bias: Tensor | None,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
-    part0: Tensor,
-    part1: Tensor,
-    part2: Tensor,
-    part3: Tensor,
-    part4: Tensor,
+    operands: Sequence[Tensor],
+    parts: Sequence[Tensor],
     kind: str,
     form: Sequence[int],
     compute: str,
@@ -80,16 +70,8 @@ def _structured(
             than the values (autocast), and is then raised where the kernel needs it.
         values: One value per connection ``[nnz]``, row by row.
         bias: ``[out]`` or None.
-        indptr: As in ``linear``; may be empty, as the next four, where ``compute`` is ``kind``.
-        indices: As in ``linear``.
-        t_indptr: As in ``linear``.
-        t_indices: As in ``linear``.
-        t_perm: As in ``linear``.
-        part0: Where the connections are, as `Topology.parts` says; empty where that has fewer.
-        part1: The second of them.
-        part2: The third.
-        part3: The fourth.
-        part4: The fifth.
+        operands: As in ``linear``; may be empty where ``compute`` is ``kind``.
+        parts: Where the connections are, as `Topology.parts` says.
         kind: ``block`` or ``nm``.
         form: Rows and columns of a block, or N and M.
         compute: ``kind`` or ``auto``.
@@ -98,13 +80,11 @@ def _structured(
     Returns:
         ``[batch, out]``.
     """
-    operands = (indptr, indices, t_indptr, t_indices, t_perm)
-    parts = (part0, part1, part2, part3, part4)
     chosen = _resolve(compute, x, values, operands, parts, kind, form, training)
     if chosen == "dense":
-        return ops._dense_forward(x, values, bias, indptr, indices)
+        return ops._dense_forward(x, values, bias, operands)
     if chosen == "csr":
-        return ops._csr_forward(x, values, bias, indptr, indices)
+        return ops._csr_forward(x, values, bias, operands)
     return _forward(x, values, bias, parts, kind, form)
 
 
@@ -112,16 +92,8 @@ def _structured_backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
-    part0: Tensor,
-    part1: Tensor,
-    part2: Tensor,
-    part3: Tensor,
-    part4: Tensor,
+    operands: Sequence[Tensor],
+    parts: Sequence[Tensor],
     kind: str,
     form: Sequence[int],
     compute: str,
@@ -134,16 +106,8 @@ def _structured_backward(
         grad: Gradient of the result ``[batch, out]``.
         x: As in ``structured``, and so are the others.
         values: As there.
-        indptr: As there.
-        indices: As there.
-        t_indptr: As there.
-        t_indices: As there.
-        t_perm: As there.
-        part0: As there.
-        part1: As there.
-        part2: As there.
-        part3: As there.
-        part4: As there.
+        operands: As there.
+        parts: As there.
         kind: As there.
         form: As there.
         compute: As there; ``auto`` takes what the forward pass has measured.
@@ -153,14 +117,12 @@ def _structured_backward(
     Returns:
         Gradient of the input ``[batch, in]`` and of the values ``[nnz]``.
     """
-    operands = (indptr, indices, t_indptr, t_indices, t_perm)
-    parts = (part0, part1, part2, part3, part4)
     if need_values:
         capture.record(values, x, grad)
     chosen = _resolve(compute, x, values, operands, parts, kind, form, True)
     wanted = need_x, need_values
     if chosen == "dense":
-        dx, dvalues = ops._dense_backward(grad, x, values, indptr, indices, *wanted)
+        dx, dvalues = ops._dense_backward(grad, x, values, operands, *wanted)
     elif chosen == "csr":
         dx, dvalues, _ = ops._csr_backward(grad, x, values, operands, *wanted)
     else:
@@ -172,7 +134,7 @@ def _forward(
     x: Tensor,
     values: Tensor,
     bias: Tensor | None,
-    parts: Tensors,
+    parts: Sequence[Tensor],
     kind: str,
     form: Sequence[int],
 ) -> Tensor:
@@ -191,7 +153,7 @@ def _backward(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    parts: Tensors,
+    parts: Sequence[Tensor],
     kind: str,
     form: Sequence[int],
     need_x: bool,
@@ -232,8 +194,8 @@ def _resolve(
     compute: str,
     x: Tensor,
     values: Tensor,
-    operands: Tensors,
-    parts: Tensors,
+    operands: Sequence[Tensor],
+    parts: Sequence[Tensor],
     kind: str,
     form: Sequence[int],
     training: bool,
@@ -267,23 +229,15 @@ def _fake(
     x: Tensor,
     values: Tensor,
     bias: Tensor | None,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
-    part0: Tensor,
-    part1: Tensor,
-    part2: Tensor,
-    part3: Tensor,
-    part4: Tensor,
+    operands: Sequence[Tensor],
+    parts: Sequence[Tensor],
     kind: str,
     form: Sequence[int],
     compute: str,
     training: bool,
 ) -> Tensor:
     sizes = form[0], form[1]
-    n_out = reference_structured.rows_of(x.shape[1], values.shape[0], part0, kind, sizes)
+    n_out = reference_structured.rows_of(x.shape[1], values.shape[0], parts[0], kind, sizes)
     return x.new_empty(x.shape[0], n_out)
 
 
@@ -291,16 +245,8 @@ def _backward_fake(
     grad: Tensor,
     x: Tensor,
     values: Tensor,
-    indptr: Tensor,
-    indices: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_perm: Tensor,
-    part0: Tensor,
-    part1: Tensor,
-    part2: Tensor,
-    part3: Tensor,
-    part4: Tensor,
+    operands: Sequence[Tensor],
+    parts: Sequence[Tensor],
     kind: str,
     form: Sequence[int],
     compute: str,
@@ -311,35 +257,20 @@ def _backward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, values, bias, *indices, kind, form, compute, _ = inputs
-    ctx.save_for_backward(x, values, *indices)
-    ctx.structure = kind, form, compute
+    x, values, bias, *ctx.weight, _ = inputs
+    ctx.save_for_backward(x, values)
     ctx.has_bias = bias is not None
 
 
 def _gradients(ctx: Any, grad: Tensor, backward: Callable[..., Any]) -> tuple[Tensor | None, ...]:
-    x, values, *indices = ctx.saved_tensors
-    need_x, need_values, need_bias = ctx.needs_input_grad[:3]
+    need_x, need_values, need_bias, *others = ctx.needs_input_grad
     dx = dvalues = None
     if need_x or need_values:
-        dx, dvalues = backward(
-            grad.contiguous(),
-            x,
-            values,
-            *indices,
-            *ctx.structure,
-            need_x,
-            need_values,
-        )
+        given = *ctx.saved_tensors, *ctx.weight
+        dx, dvalues = backward(grad.contiguous(), *given, need_x, need_values)
     dbias = grad.sum(0) if need_bias and ctx.has_bias else None
-    unused = (None,) * 14
+    unused = without(others)
     return (dx if need_x else None), (dvalues if need_values else None), dbias, *unused
-
-
-def parts_of(topology: Topology) -> Tensors:
-    """The five parts that the operator takes."""
-    parts = topology.parts()
-    return *parts, *(parts[0].new_empty(0) for _ in range(5 - len(parts)))
 
 
 def _backward_flops(  # type: ignore[no-untyped-def]

@@ -131,13 +131,16 @@ class SparseLayer(nn.Module, ABC):
             self.values = nn.Parameter(values, requires_grad=self.values.requires_grad)
         self._share()
 
-    def operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def operands(self) -> tuple[Tensor, ...]:
         """Index tensors of the operator; without the column order where it is not used."""
+        if self._compute != "dense":
+            # A compiler knows plain tuples only, and looks at nothing but their tensors.
+            compiled = torch.compiler.is_compiling()
+            topology = self.topology
+            return (*topology.csr(), *topology.csc()) if compiled else topology.operands()
         indptr, indices = self.topology.csr()
-        if self._compute == "dense":
-            empty = indices.new_empty(0)
-            return indptr, indices, indptr.new_empty(0), empty, empty
-        return indptr, indices, *self.topology.csc()
+        empty = indices.new_empty(0)
+        return indptr, indices, indptr.new_empty(0), empty, empty
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw values, and the bias if there is one, anew; the connections stay."""
@@ -157,16 +160,14 @@ class SparseLayer(nn.Module, ABC):
         bias = self.values.new_empty(self.topology.matrix_shape[0]) if wanted else None
         self.bias = None if bias is None else nn.Parameter(bias)
 
-    def _ready(self, x: Tensor) -> Tensor:
+    def _ready(self, x: Tensor, values: Tensor) -> Tensor:
         """The input as the operator takes it: lowered by autocast, else of the values' dtype."""
         device = x.device.type
-        # As torch's own: autocast lowers floating inputs, but not double precision.
-        lowered = x.is_floating_point() and x.dtype != torch.float64
-        if lowered and torch.is_autocast_enabled(device):
-            return x.to(torch.get_autocast_dtype(device))
-        if x.dtype != self.values.dtype:
+        if torch.is_autocast_enabled(device) and x.is_floating_point() and x.dtype != torch.float64:
+            return x.to(torch.get_autocast_dtype(device))  # as torch's own lowers its inputs
+        if x.dtype != values.dtype:
             raise TypeError(
-                f"input of {type(self).__name__} must be {self.values.dtype} as its values are, "
+                f"input of {type(self).__name__} must be {values.dtype} as its values are, "
                 f"got {x.dtype}"
             )
         return x

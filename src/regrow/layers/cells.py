@@ -108,7 +108,7 @@ def _walk(
     begin = (h.to(values.dtype).contiguous(), c.to(values.dtype).contiguous())
     options = (rows, layer.cell, reverse, compute, training)
     with torch.autocast(flat.device.type, enabled=False):
-        y, h, c = recurrence(flat, *begin, values, layer.bias, *operands, *options)
+        y, h, c = recurrence(flat, *begin, values, layer.bias, operands, *options)
     return y.view(*projected.shape[:-1], h.shape[1]), h, c
 
 

@@ -67,7 +67,7 @@ class _SparseConv(SparseLayer):
             TypeError: Input and values differ in dtype, and autocast does not lower the input.
         """
         self._check_input(x)
-        x = self._ready(x)
+        x = self._ready(x, self.values)
         training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         batched = x.dim() == self.axes + 2
         geometry = self.geometry

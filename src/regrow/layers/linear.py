@@ -113,15 +113,16 @@ class SparseLinear(SparseLayer):
                 f"input of SparseLinear must have {self.in_features} features in its last axis, "
                 f"got shape {tuple(x.shape)}"
             )
-        x = self._ready(x)
-        training = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
+        values = self.values
+        x = self._ready(x, values)
+        training = torch.is_grad_enabled() and (x.requires_grad or values.requires_grad)
         if x.dim() == 2:
             # A traced operator takes its operands for contiguous.
             free = (self.feature_major or not x.is_contiguous()) and not watched()
             x = x if free and native.by_features(x) else x.contiguous()
-            return self._product(x, training, self.feature_major and free)
+            return self._product(x, values, training, self.feature_major and free)
         flat = x.reshape(-1, self.in_features).contiguous()
-        return self._product(flat, training).view(*x.shape[:-1], self.out_features)
+        return self._product(flat, values, training).view(*x.shape[:-1], self.out_features)
 
     def situation(self, x: Tensor) -> dispatch.Situation:
         """Where ``auto`` files its decision on training steps with inputs like this one."""
@@ -131,7 +132,7 @@ class SparseLinear(SparseLayer):
         flat, nnz = x.reshape(-1, self.in_features), self.topology.nnz
         return structured.situation(flat, self.out_features, nnz, *form, True)
 
-    def operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def operands(self) -> tuple[Tensor, ...]:
         """Index tensors of the operator; empty where the structure tells all."""
         if self._compute not in structured.COMPUTES:
             return super().operands()
@@ -139,15 +140,16 @@ class SparseLinear(SparseLayer):
         indices = pointers.to(torch.int32)
         return pointers, indices, pointers, indices, indices
 
-    def _product(self, x: Tensor, training: bool, feature_major: bool = False) -> Tensor:
+    def _product(
+        self, x: Tensor, values: Tensor, training: bool, feature_major: bool = False
+    ) -> Tensor:
         form = structured.form_of(self.topology.structure)
-        given = x, self.values, self.bias, *self.operands()
-        if form is None or self._compute not in ("auto", form.kind):
+        given, compute = (x, values, self.bias, self.operands()), self._compute
+        if form is None or compute not in ("auto", form.kind):
             relu = self.activation == "relu"
-            y: Tensor = ops.linear(*given, self._compute, training, relu, feature_major)
+            y: Tensor = ops.linear(*given, compute, training, relu, feature_major)
             return y
-        parts = structured.parts_of(self.topology)
-        y = structured.structured(*given, *parts, *form, self._compute, training)
+        y = structured.structured(*given, self.topology.parts(), *form, compute, training)
         return y.relu() if self.activation == "relu" else y
 
     def _place(self, topology: Topology) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regrow.topology.merge import carried, compressed, merged, rising, survivors
+from regrow.topology.operands import Operands
 from regrow.topology.order import column_order
 from regrow.topology.structure import Structure
 
@@ -52,7 +53,7 @@ class Topology:
                 [0, 0, 1]], dtype=torch.int32)
     """
 
-    __slots__ = ("_claim", "_csc", "_csr", "_parts", "_shape", "_structure")
+    __slots__ = ("_claim", "_csc", "_csr", "_operands", "_parts", "_shape", "_structure")
 
     def __init__(self, shape: Sequence[int], positions: Tensor) -> None:
         self._shape = checked_shape(shape)
@@ -65,6 +66,7 @@ class Topology:
         self._structure: Structure | None = None
         self._claim: Structure | None = None
         self._parts: tuple[Tensor, ...] | None = None
+        self._operands: Operands | None = None
 
     @classmethod
     def from_csr(cls, shape: Sequence[int], indptr: Tensor, indices: Tensor) -> Topology:
@@ -118,7 +120,7 @@ class Topology:
         self = cls.__new__(cls)
         self._shape = torch.Size(shape)
         self._csr, self._csc = (indptr, indices), None
-        self._structure = self._claim = self._parts = None
+        self._structure = self._claim = self._parts = self._operands = None
         return self
 
     @property
@@ -186,7 +188,13 @@ class Topology:
 
     def forget_columns(self) -> None:
         """Free the column order, two thirds of what is held; it is built again on next use."""
-        self._csc = None
+        self._csc = self._operands = None
+
+    def operands(self) -> Operands:
+        """Row order and column order together, one and the same tuple at every call."""
+        if self._operands is None:
+            self._operands = Operands((*self.csr(), *self.csc()))
+        return self._operands
 
     @property
     def structure(self) -> Structure | None:
@@ -253,7 +261,7 @@ class Topology:
         """Free row and column order where the structure tells both; formed again on next use."""
         if self.structure is not None:
             self.parts()
-            self._csr = self._csc = None
+            self._csr = self._csc = self._operands = None
 
     def mask(self) -> Tensor:
         """Dense boolean mask in the dense shape; for looking at, never used in training."""

@@ -24,6 +24,9 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "snt-asgd": (10.0, 3.0, 1.0, 0.3, 0.1),
 }
 
+# Those that torch has in one pass over values, gradient and state, which is several times quicker.
+_FUSED = frozenset({"sgd", "adam", "adamw", "adagrad"})
+
 _MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
@@ -45,6 +48,8 @@ def make_optimizer(
     epochs without progress.
     """
     extra: dict[str, Any] = {}
+    if options.optimizer in _FUSED:
+        extra["fused"] = True
     if options.optimizer == "sgd":
         extra["momentum"] = options.momentum
     if options.optimizer == "local-age-adam" and isinstance(options.every, int):
