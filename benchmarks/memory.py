@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -29,6 +30,20 @@ def reset_mark() -> int:
     """Let the high-water mark fall to the present resident size, and return it."""
     Path("/proc/self/clear_refs").write_text("5")
     return high_water_mark()
+
+
+def memory_rate() -> float:
+    """Bytes a second between the processor and a memory that no cache can stand in for.
+
+    Of all threads together: two arrays are read and one is written, the best of several times.
+    """
+    total, more = torch.ones(2**26), torch.ones(2**26)
+    taken = []
+    for _ in range(7):
+        start = time.perf_counter()
+        total.add_(more)
+        taken.append(time.perf_counter() - start)
+    return 3 * total.nbytes / min(taken)
 
 
 def measure(features: int, connections: int, batch: int, compute: str) -> dict[str, float]:

@@ -9,7 +9,10 @@ of the shape of its training part (135 x 3312). Every size runs in a process of 
 the resident high-water mark above the level before the network was built (Linux), after a tiny
 network has loaded what torch loads on first use. What is held is values, momentum, and indices in
 both orders: 20 bytes a connection, and 4 more for the gradient during a backward pass. A layer
-has at most 2**31 - 1 connections; memory ends sooner.
+has at most 2**31 - 1 connections; memory ends sooner. An update includes the column order of what
+it has made, which is built when it is first needed. With so few samples a step is limited by the
+memory: no less than 40 bytes a connection must be read and written, values and indices once in
+either pass (16), the gradient (4), and values, momentum and gradient by the optimiser (20).
 
 Reference: S. Liu, D. C. Mocanu, A. R. Ramapuram Matavalam, Y. Pei, M. Pechenizkiy, "Sparse
 evolutionary deep learning with over one million artificial neurons on commodity hardware", 2021.
@@ -28,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory import high_water_mark, reset_mark
+from memory import high_water_mark, memory_rate, reset_mark
 from torch import nn
 from torch.nn import functional
 
@@ -36,6 +39,7 @@ import regrow
 from regrow.topology import allocate, random_topology
 
 ROWS, FEATURES, CLASSES, BATCH, EPSILON = 135, 3312, 5, 2, 20
+BYTES_STEP = 40
 SIZES = [3_000, 30_000, 300_000, 600_000]
 
 
@@ -66,15 +70,15 @@ def measure(hidden: int, steps: int, epsilon: float) -> dict[str, Any]:
     seconds |= found["seconds"]
     peaks = {name: mark - base for name, mark in found["marks"].items()}
     layers = regrow.sparse_layers(model).values()
-    for layer in layers:
-        layer.topology.csc()
     values = sum(parameter.nbytes for parameter in model.parameters())
+    dense = sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
+    connections = dense + sum(layer.topology.nnz for layer in layers)
     return {
         "neurons": FEATURES + 3 * hidden + CLASSES,
         "epsilon": epsilon,
-        "connections": sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
-        + sum(layer.topology.nnz for layer in layers),
+        "connections": connections,
         "seconds": seconds,
+        "seconds_step_least": BYTES_STEP * connections / memory_rate(),
         "seconds_epoch": seconds["step"] * math.ceil(ROWS / BATCH) + seconds["update"],
         "bytes_held": 2 * values + sum(layer.topology.nbytes for layer in layers),
         **peaks,
@@ -98,6 +102,8 @@ def train(model: nn.Sequential, steps: int) -> dict[str, Any]:
     reset_mark()
     start = time.perf_counter()
     assert evolution.step() is not None
+    for layer in regrow.sparse_layers(model).values():
+        layer.topology.csc()
     update = time.perf_counter() - start
     marks["peak_update"] = high_water_mark()
     return {"seconds": {"step": statistics.median(times), "update": update}, "marks": marks}
@@ -116,7 +122,8 @@ def main() -> None:
         print(json.dumps(measure(options.hidden[0], options.steps, options.epsilon)))
         return
     print(
-        f"{'neurons':>10} {'connections':>12} {'build':>8} {'step':>8} {'update':>8} {'epoch':>8}"
+        f"{'neurons':>10} {'connections':>12} {'build':>8} {'step':>8} {'update':>8} {'epoch':>8} "
+        f"{'least step':>10}"
     )
     found = []
     for hidden in options.hidden:
@@ -125,7 +132,7 @@ def main() -> None:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         size = json.loads(output)
         found.append(size)
-        times = [*size["seconds"].values(), size["seconds_epoch"]]
+        times = [*size["seconds"].values(), size["seconds_epoch"], size["seconds_step_least"]]
         peak = max(size["peak_training"], size["peak_update"])
         print(
             f"{size['neurons']:10,} {size['connections']:12,} "

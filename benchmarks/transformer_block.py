@@ -73,7 +73,7 @@ def training(
     if given is not None:
         block = regrow.sparsify(block, **given)
     block = block.to(options.device)
-    optimizer = torch.optim.Adam(block.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(block.parameters(), lr=1e-4, fused=True)
     x = torch.randn(options.batch, options.length, options.width, device=options.device)
     amp = torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.amp)
 

@@ -188,29 +188,38 @@ def epochs() -> str:
 def updates() -> str:
     """What updates of the topology cost."""
     found = _read("updates")
-    rows = [["inputs x outputs", "density", "method", "step, ms", "update, ms", "share", "peak"]]
+    head = ["inputs x outputs", "density", "method", "step, ms", "update, ms", "share"]
+    rows = [[*head, "of a dense gradient alone", "peak"]]
+    every = found["every"]
     for case in found["cases"]:
         times = (f"{1e3 * case[f'seconds_{name}']:.2f}" for name in ("step", "update"))
         cells = [case["size"].replace("x", " x "), f"{case['density']:g}", case["method"], *times]
+        gradient = case["seconds_gradient"]
+        alone = f"{100 * gradient / (every * case['seconds_step'] + gradient):.2f} %"
         peak = f"{case['bytes_peak'] / 2**20:.1f} MiB"
-        rows.append([*cells, f"{100 * case['share']:.2f} %", peak])
-    return f"{_lines(rows)}\n\nOne update every {found['every']} steps, batch {found['batch']}."
+        rows.append([*cells, f"{100 * case['share']:.2f} %", alone, peak])
+    return f"{_lines(rows)}\n\nOne update every {every} steps, batch {found['batch']}."
 
 
 def scale() -> str:
     """Building, training and rewiring very wide networks."""
-    head = ["neurons", "epsilon", "connections", "build, s", "step, s", "update, s"]
-    rows = [[*head, "epoch, s", "peak, bytes a connection", "peak / held"]]
+    head = ["neurons", "epsilon", "connections", "build, s", "step, s", "of which memory"]
+    rows = [[*head, "update, s", "epoch, s", "peak, bytes a connection", "peak / held"]]
     for found in _those("scale", "scale-largest"):
         for size in found["sizes"]:
             peak = max(size["peak_training"], size["peak_update"])
-            times = (f"{size['seconds'][part]:.3g}" for part in ("build", "step", "update"))
+            build, step, update = (
+                f"{size['seconds'][part]:.3g}" for part in ("build", "step", "update")
+            )
             rows.append(
                 [
                     f"{size['neurons']:,}",
                     f"{size['epsilon']:g}",
                     f"{size['connections']:,}",
-                    *times,
+                    build,
+                    step,
+                    f"{100 * size['seconds_step_least'] / size['seconds']['step']:.0f} %",
+                    update,
                     f"{size['seconds_epoch']:.3g}",
                     f"{peak / size['connections']:.0f}",
                     f"{peak / size['bytes_held']:.2f}",
