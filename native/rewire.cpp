@@ -1,89 +1,234 @@
 #include "rewire.h"
 
 #include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "pool.h"
+#include "scratch.h"
 
 namespace regrow {
+namespace {
 
 using Size = std::int64_t;
 
-void free_positions(const Rows& taken, Size* ranks, Size count) {
-  Size i = 0, before = 0;  // ranks replaced, connections passed
-  for (Size row = 0; row < taken.rows && i < count; ++row) {
-    const Size start = row * taken.columns, end = taken.indptr[row + 1];
-    while (before < end) {
-      // Free positions before the next connection have a rank below its position less `before`.
-      const Size bound = start + taken.indices[before] - before;
-      for (; i < count && ranks[i] < bound; ++i) ranks[i] += before;
-      if (i == count) return;
-      ++before;
-    }
-    const Size bound = start + taken.columns - before;
-    for (; i < count && ranks[i] < bound; ++i) ranks[i] += before;
+template <typename T>
+void expect(T* fresh, Size count) {
+  prefer_large_pages(fresh, static_cast<std::size_t>(count) * sizeof(T));
+}
+
+// Makes each number the sum of those before it; there is one more, for the sum of all.
+void add_up(std::vector<Size>& numbers) {
+  Size sum = 0;
+  for (Size& number : numbers) {
+    const Size own = number;
+    number = sum;
+    sum += own;
   }
 }
 
-Size rewire(const Rows& old, const std::uint8_t* keep, Size kept, const Size* grown, Size count,
-            const Rewired& made) {
-  const Size room = kept + count;
-  Size slot = 0, next = 0;
-  made.indptr[0] = 0;
-  for (Size row = 0; row < old.rows; ++row) {
-    const Size start = row * old.columns, stop = start + old.columns;
-    Size k = old.indptr[row];
-    const Size end = old.indptr[row + 1];
-    for (; next < count && grown[next] < stop; ++next) {
-      const Size column = grown[next] - start;
-      for (; k < end && old.indices[k] < column; ++k) {
-        if (slot == room) break;
-        made.indices[slot] = old.indices[k];
-        made.origin[slot] = static_cast<std::int32_t>(k);
-        slot += keep[k] != 0;
-      }
-      const bool there = k < end && old.indices[k] == column && keep[k];
-      const bool twice = next > 0 && grown[next] == grown[next - 1];
-      if (there || twice || slot == room) return grown[next];
-      made.indices[slot] = static_cast<std::int32_t>(column);
-      made.origin[slot++] = static_cast<std::int32_t>(~next);
+void check_kept(Size found, Size kept) {
+  if (found != kept)
+    throw std::invalid_argument("keep must be set at " + std::to_string(kept) + ", got " +
+                                std::to_string(found));
+}
+
+// Where a part of a merge begins: a connection and its row, and the first grown position behind it.
+struct Start {
+  Size connection, row, grown;
+};
+
+// Parts begin at connections, so that one long row is shared as well.
+Start start_at(const Rows& old, Size connection, const Size* grown, Size count) {
+  if (connection == 0) return {0, 0, 0};
+  const Size* const end = old.indptr + old.rows;
+  const Size row = std::upper_bound(old.indptr, end, connection) - old.indptr - 1;
+  const Size position = row * old.columns + old.indices[connection];
+  return {connection, row, std::lower_bound(grown, grown + count, position) - grown};
+}
+
+// What a merge returns that met no position twice.
+constexpr Size kMerged = -1, kDisordered = -2;
+
+// Merges one part into its slots, those below `stop`; returns the first clash or one of these.
+Size merge_part(const Rows& old, const std::uint8_t* keep, const Size* grown, Start from, Start to,
+                Size slot, Size stop, const Rewired& made) {
+  std::int32_t* const indices = made.indices;
+  std::int32_t* const origin = made.origin;
+  Size k = from.connection, next = from.grown;
+  for (Size row = from.row;; ++row) {
+    const Size start = row * old.columns, columns = old.columns;
+    const Size end = std::min(old.indptr[row + 1], to.connection);
+    while (k < end && next < to.grown && slot < stop) {
+      const Size column = grown[next] - start, there = old.indices[k];
+      if (column >= columns) break;
+      if (there == column && keep[k]) return grown[next];
+      // The lower one is written and passed.  Masks instead of choices, of which every third or so
+      // would be guessed wrong.
+      const Size lower = there < column, mask = -lower;
+      indices[slot] = static_cast<std::int32_t>(column ^ ((column ^ there) & mask));
+      origin[slot] = static_cast<std::int32_t>(~next ^ ((~next ^ k) & mask));
+      slot += (lower ^ 1) | (keep[k] != 0);
+      k += lower;
+      next += lower ^ 1;
     }
-    for (; k < end && slot < room; ++k) {
-      made.indices[slot] = old.indices[k];
-      made.origin[slot] = static_cast<std::int32_t>(k);
+    for (; k < end && slot < stop; ++k) {
+      indices[slot] = old.indices[k];
+      origin[slot] = static_cast<std::int32_t>(k);
       slot += keep[k] != 0;
     }
+    k = end;
+    for (; next < to.grown && grown[next] < start + columns && slot < stop; ++next) {
+      indices[slot] = static_cast<std::int32_t>(grown[next] - start);
+      origin[slot++] = static_cast<std::int32_t>(~next);
+    }
+    if (row == to.row) break;
     made.indptr[row + 1] = slot;
   }
-  return -1;
+  return slot < stop ? kDisordered : kMerged;
 }
 
-template <typename Word>
-void compress(const Word* entries, const std::uint8_t* keep, Size size, Size kept, Word* out) {
-  // Writing always and moving on sometimes has no branch to be guessed.
-  for (Size i = 0, slot = 0; i < size && slot < kept; ++i) {
-    out[slot] = entries[i];
-    slot += keep[i] != 0;
+}  // namespace
+
+bool rises(const Size* numbers, Size count, int threads) {
+  std::atomic<bool> falls{false};
+  const Size pairs = std::max<Size>(0, count - 1);
+  for_parts(parts_of(pairs), pairs, threads, [&](Size, Size first, Size last) {
+    bool fell = false;
+    for (Size i = first; i < last; ++i) fell |= numbers[i + 1] < numbers[i];
+    if (fell) falls.store(true, std::memory_order_relaxed);
+  });
+  return !falls;
+}
+
+Size count_set(const std::uint8_t* flags, Size size) {
+  // So few are counted at a time that a byte holds their number.
+  constexpr Size kBlock = 128;
+  Size found = 0, i = 0;
+  for (; i + kBlock <= size; i += kBlock) {
+    std::uint8_t some = 0;
+    for (Size j = 0; j < kBlock; ++j) some = static_cast<std::uint8_t>(some + (flags[i + j] != 0));
+    found += some;
   }
+  for (; i < size; ++i) found += flags[i] != 0;
+  return found;
 }
 
-template <typename Word>
-void carry(const Word* old, const Word* start, const std::int32_t* origin, Size size, Word* made,
-           int threads) {
-  constexpr Size kBlock = 1 << 16;
-  // Looked up, as a branch would be guessed wrong time and again.
-  const Word* const entries[] = {old, start};
-  parallel((size + kBlock - 1) / kBlock, threads, [&](Size block, int) {
-    const Size last = std::min(size, (block + 1) * kBlock);
-    for (Size i = block * kBlock; i < last; ++i) {
-      const Size from = origin[i], grown = from < 0;
-      made[i] = entries[grown][from ^ -grown];
+void free_positions(const Rows& taken, Size* ranks, Size count, int threads) {
+  const auto before_row = [&](Size row) { return row * taken.columns - taken.indptr[row]; };
+  for_parts(parts_of(4 * count), count, threads, [&](Size, Size first, Size last) {
+    if (first == last) return;
+    // The last row that begins at or below the first rank.
+    Size row = 0;
+    for (Size rows = taken.rows; rows > 1;) {
+      const Size half = rows / 2;
+      row += before_row(row + half) <= ranks[first] ? half : 0;
+      rows -= half;
+    }
+    for (Size i = first; i < last; ++i) {
+      while (row + 1 < taken.rows && before_row(row + 1) <= ranks[i]) ++row;
+      // Connection k of the row lies below a free position if its column less k is not above the
+      // rank in the row.  Searches do not wait for each other, where a merge would.
+      const Size begin = taken.indptr[row], rank = ranks[i] - before_row(row);
+      const std::int32_t* const columns = taken.indices + begin;
+      Size below = 0, left = taken.indptr[row + 1] - begin;
+      for (; left > 1; left -= left / 2) {
+        const Size at = below + left / 2 - 1;
+        below += columns[at] - at <= rank ? left / 2 : 0;
+      }
+      if (left == 1) below += columns[below] - below <= rank;
+      ranks[i] += begin + below;
     }
   });
 }
 
-#define REGROW_REWIRE(Word)                                                                     \
-  template void compress<Word>(const Word*, const std::uint8_t*, Size, Size, Word*);            \
-  template void carry<Word>(const Word*, const Word*, const std::int32_t*, Size, Word*, int);
+Size rewire(const Rows& old, const std::uint8_t* keep, Size kept, const Size* grown, Size count,
+            const Rewired& made, int threads) {
+  const Size nnz = old.indptr[old.rows], parts = parts_of(nnz + count);
+  std::vector<Start> starts(parts + 1);
+  std::vector<Size> slots(parts + 1, 0);
+  starts[parts] = {nnz, old.rows - 1, count};
+  for_parts(parts, nnz, threads, [&](Size part, Size first, Size last) {
+    starts[part] = start_at(old, first, grown, count);
+    slots[part] = count_set(keep + first, last - first);
+  });
+  add_up(slots);
+  check_kept(slots[parts], kept);
+  for (Size part = 0; part <= parts; ++part) {
+    Size& from = starts[part].grown;
+    // Columns out of order would lead to parts that overlap.
+    if (part > 0) from = std::max(from, starts[part - 1].grown);
+    slots[part] += from;
+  }
+  expect(made.indices, kept + count);
+  expect(made.origin, kept + count);
+  std::vector<Size> clashes(parts);
+  made.indptr[0] = 0;
+  parallel(parts, threads, [&](Size part, int) {
+    const Start from = starts[part], to = starts[part + 1];
+    Size twice = from.grown + (from.grown == 0);
+    while (twice < to.grown && grown[twice] != grown[twice - 1]) ++twice;
+    const Size there = merge_part(old, keep, grown, from, to, slots[part], slots[part + 1], made);
+    clashes[part] = twice < to.grown && (there < 0 || grown[twice] < there) ? grown[twice] : there;
+  });
+  made.indptr[old.rows] = kept + count;
+  for (const Size clash : clashes) {
+    if (clash >= 0) return clash;
+    if (clash == kDisordered) throw std::invalid_argument("indices must rise within each row");
+  }
+  return kMerged;
+}
+
+template <typename Word>
+void compress(const Word* entries, const std::uint8_t* keep, Size size, Size kept, Word* out,
+              int threads) {
+  const Size parts = parts_of(size);
+  std::vector<Size> slots(parts + 1, 0);
+  for_parts(parts, size, threads, [&](Size part, Size first, Size last) {
+    slots[part] = count_set(keep + first, last - first);
+  });
+  add_up(slots);
+  check_kept(slots[parts], kept);
+  expect(out, kept);
+  for_parts(parts, size, threads, [&](Size part, Size first, Size last) {
+    // Writing always and moving on sometimes has no branch to be guessed.
+    const Size stop = slots[part + 1];
+    for (Size i = first, slot = slots[part]; i < last && slot < stop; ++i) {
+      out[slot] = entries[i];
+      slot += keep[i] != 0;
+    }
+  });
+}
+
+template <typename Word>
+bool carry(const Word* old, Size old_size, const Word* start, Size grown,
+           const std::int32_t* origin, Size size, Word* made, int threads) {
+  expect(made, size);
+  // Looked up, as a branch would be guessed wrong time and again.
+  const Word* const entries[] = {old, start};
+  std::atomic<bool> right{true};
+  for_parts(parts_of(size), size, threads, [&](Size, Size first, Size last) {
+    std::int32_t least = 0, most = -1;
+    for (Size i = first; i < last; ++i) {
+      least = std::min(least, origin[i]);
+      most = std::max(most, origin[i]);
+    }
+    if (least < -grown || most >= old_size)
+      return right.store(false, std::memory_order_relaxed);
+    for (Size i = first; i < last; ++i) {
+      const Size from = origin[i], fresh = from < 0;
+      made[i] = entries[fresh][from ^ -fresh];
+    }
+  });
+  return right;
+}
+
+#define REGROW_REWIRE(Word)                                                                      \
+  template void compress<Word>(const Word*, const std::uint8_t*, Size, Size, Word*, int);        \
+  template bool carry<Word>(const Word*, Size, const Word*, Size, const std::int32_t*, Size,     \
+                            Word*, int);
 REGROW_REWIRE(std::uint8_t)
 REGROW_REWIRE(std::uint16_t)
 REGROW_REWIRE(std::uint32_t)

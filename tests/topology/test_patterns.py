@@ -211,6 +211,24 @@ def test_no_draw_depends_on_the_number_of_threads() -> None:
     assert torch.equal(*made)
 
 
+@pytest.mark.skipif(extension.native is None, reason="the extension is not built")
+@pytest.mark.parametrize("shape", [(400, 1500), (1, 600_000), (600_000, 1), (200_000, 3)])
+def test_many_free_positions_are_the_same_on_all_threads(shape: tuple[int, int]) -> None:
+    topology = random_topology(shape, 400_000, generator=seeded())
+    indptr, indices = topology.csr()
+    free = (~topology.mask()).view(-1).nonzero().view(-1)
+    for ranks in (
+        torch.arange(200_000),
+        torch.arange(0, 200_000, 5),
+        torch.tensor([7, 7, 199_999]),
+    ):
+        for threads in (1, 2, 7):
+            found = ranks.clone()
+            given_ = indptr.data_ptr(), indices.data_ptr(), *shape, topology.nnz
+            extension.native.free_positions(*given_, found.data_ptr(), found.numel(), threads)
+            assert torch.equal(found, free[ranks])
+
+
 def test_without_the_extension_draws_are_exact_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extension, "native", None)
     for total, count in ((10**12, 50), (10, 10), (100, 60), (1000, 100), (5, 0)):

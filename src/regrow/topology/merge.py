@@ -16,7 +16,9 @@ def rising(numbers: Tensor) -> bool:
     """Whether int64 numbers never fall."""
     if extension.usable(numbers):
         numbers = numbers.contiguous()
-        return bool(extension.native.rises(numbers.data_ptr(), numbers.numel()))
+        return bool(
+            extension.native.rises(numbers.data_ptr(), numbers.numel(), torch.get_num_threads())
+        )
     return not bool((numbers[1:] < numbers[:-1]).any())
 
 
@@ -53,6 +55,7 @@ def merged(
         grown.data_ptr(),
         grown.numel(),
         *(part.data_ptr() for part in new),
+        torch.get_num_threads(),
     )
     return *new, clash
 
@@ -103,6 +106,7 @@ def survivors(entries: Tensor, keep: Tensor) -> Tensor:
         entries.numel(),
         kept,
         found.data_ptr(),
+        torch.get_num_threads(),
     )
     return found
 

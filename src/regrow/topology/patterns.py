@@ -111,7 +111,9 @@ def free_positions(topology: Topology, ranks: Tensor) -> Tensor:
     if extension.usable(indices) and rising(ranks):
         found = ranks.clone(memory_format=torch.contiguous_format)
         arrays = indptr.data_ptr(), indices.data_ptr(), *topology.matrix_shape, topology.nnz
-        extension.native.free_positions(*arrays, found.data_ptr(), found.numel())
+        extension.native.free_positions(
+            *arrays, found.data_ptr(), found.numel(), torch.get_num_threads()
+        )
         return found
     taken = topology.positions
     free_before = taken - torch.arange(taken.numel(), device=taken.device)
