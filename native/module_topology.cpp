@@ -32,17 +32,21 @@ void check_draw(Size count, Size total) {
     fail("count must be in [0, " + number(total) + "], got " + number(count));
 }
 
+const Size* pointers_at(Address indptr, Size rows, Size nnz) {
+  check_size("rows", rows, kMost);
+  check_size("nnz", nnz, kMost);
+  const Size* const made = array<const Size>("indptr", indptr, rows + 1);
+  if (made[0] != 0 || made[rows] != nnz || !std::is_sorted(made, made + rows + 1))
+    fail("indptr must rise from 0 to " + number(nnz));
+  return made;
+}
+
 // Everything that a walk along the rows relies on; the columns cost O(nnz) and are checked by the
 // walks themselves where they index by them.
 Rows rows_at(Address indptr, Address indices, Size rows, Size columns, Size nnz) {
   positions_of(rows, columns);
-  check_size("nnz", nnz, kMost);
-  const Rows made{array<const Size>("indptr", indptr, rows + 1),
-                  array<const std::int32_t>("indices", indices, nnz), rows, columns};
-  const bool ends = made.indptr[0] == 0 && made.indptr[rows] == nnz;
-  if (!ends || !std::is_sorted(made.indptr, made.indptr + rows + 1))
-    fail("indptr must rise from 0 to " + number(nnz));
-  return made;
+  return {pointers_at(indptr, rows, nnz), array<const std::int32_t>("indices", indices, nnz), rows,
+          columns};
 }
 
 void check_rising(const char* name, const Size* numbers, Size count, Size limit, int threads) {
@@ -104,6 +108,13 @@ Size merge(Address indptr, Address indices, Size rows, Size columns, Size nnz, A
                  array<std::int32_t>("new_indices", new_indices, room),
                  array<std::int32_t>("origin", origin, room)},
                 threads);
+}
+
+void pointers_kept(Address indptr, Size rows, Size nnz, Address keep, Address new_indptr,
+                   int threads) {
+  keep_pointers(pointers_at(indptr, rows, nnz), rows,
+                array<const std::uint8_t>("keep", keep, nnz),
+                array<Size>("new_indptr", new_indptr, rows + 1), threads);
 }
 
 void survivors(int itemsize, Address entries, Address keep, Size size, Size kept, Address out,
@@ -204,6 +215,7 @@ void bind_topology(nb::module_& m) {
   m.def("rises", &rising, Unlocked());
   m.def("free_positions", &free_at, Unlocked());
   m.def("rewire", &merge, Unlocked());
+  m.def("keep_pointers", &pointers_kept, Unlocked());
   m.def("survivors", &survivors, Unlocked());
   m.def("carry", &moved, Unlocked());
   m.def("drop_lowest", &lowest, Unlocked());

@@ -181,6 +181,17 @@ Size rewire(const Rows& old, const std::uint8_t* keep, Size kept, const Size* gr
   return kMerged;
 }
 
+void keep_pointers(const Size* old, Size rows, const std::uint8_t* keep, Size* indptr,
+                   int threads) {
+  const Size parts = std::min(rows, parts_of(old[rows] + rows));
+  for_parts(parts, rows, threads, [&](Size, Size first, Size last) {
+    for (Size row = first; row < last; ++row)
+      indptr[row + 1] = count_set(keep + old[row], old[row + 1] - old[row]);
+  });
+  indptr[0] = 0;
+  for (Size row = 0; row < rows; ++row) indptr[row + 1] += indptr[row];
+}
+
 template <typename Word>
 void compress(const Word* entries, const std::uint8_t* keep, Size size, Size kept, Word* out,
               int threads) {

@@ -35,6 +35,10 @@ std::int64_t rewire(const Rows& old, const std::uint8_t* keep, std::int64_t kept
                     const std::int64_t* grown, std::int64_t count, const Rewired& made,
                     int threads);
 
+// The pointers of the rows when only what is kept is left.
+void keep_pointers(const std::int64_t* old, std::int64_t rows, const std::uint8_t* keep,
+                   std::int64_t* indptr, int threads);
+
 // Copies the entries that are kept, in order; there must be `kept` of them, as above.
 template <typename Word>
 void compress(const Word* entries, const std::uint8_t* keep, std::int64_t size, std::int64_t kept,

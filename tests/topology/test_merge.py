@@ -46,7 +46,10 @@ def test_rewiring_equals_torch_and_brute_force(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extension, "native", None)
         twin, twin_moved, twin_stayed = rewired(topology, *given_, entries)
+        twin_kept = topology.kept(given_[0])
     assert change.topology == twin.topology
+    assert topology.kept(given_[0]) == twin_kept
+    assert twin_kept.positions.tolist() == sorted(kept)
     assert torch.equal(change.fresh, twin.fresh)
     assert change.grown == twin.grown == len(new)
     assert torch.equal(moved, twin_moved)
@@ -130,6 +133,7 @@ def test_a_large_merge_does_not_depend_on_threads(shape: tuple[int, int], even: 
     grown = (~mask).nonzero().view(-1)[::3].contiguous()
     topology = Topology(shape, old)
     indptr, indices = topology.csr()
+    pointers = torch.cat([torch.zeros(1).long(), keep.cumsum(0)])[indptr]
     *expected, clash = merge._merged((indptr, indices), shape[1], keep, grown)
     assert clash == -1
     made = expected[1].numel()
@@ -140,6 +144,10 @@ def test_a_large_merge_does_not_depend_on_threads(shape: tuple[int, int], even: 
         chosen = keep.data_ptr(), int(keep.sum()), grown.data_ptr(), grown.numel()
         assert extension.native.rewire(*given_, *chosen, *room, threads) == -1
         assert all(torch.equal(*pair) for pair in zip(new, expected, strict=True))
+        left = torch.empty_like(indptr)
+        given_rows = indptr.data_ptr(), shape[0], topology.nnz
+        extension.native.keep_pointers(*given_rows, keep.data_ptr(), left.data_ptr(), threads)
+        assert torch.equal(left, pointers)
 
 
 @pytest.mark.parametrize("native", [pytest.param(True, marks=needs_native), False])
@@ -222,6 +230,9 @@ def test_bad_arguments_of_the_native_merge_are_refused() -> None:
     for pointers in ([0, 1, 3], [1, 1, 2], [0, 5, 2], [0, -1, 2]):
         with pytest.raises(ValueError, match="indptr must rise from 0 to 2"):
             rewire(pointers)
+    bent = torch.tensor([0, 3, 2])
+    with pytest.raises(ValueError, match="indptr must rise from 0 to 2"):
+        native.keep_pointers(bent.data_ptr(), 2, 2, keep.data_ptr(), out.data_ptr(), 1)
     with pytest.raises(ValueError, match="keep must be set at 2, got 1"):
         rewire([0, 1, 2], kept=2)
     with pytest.raises(ValueError, match="grown must not fall"):

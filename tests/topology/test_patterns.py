@@ -229,6 +229,15 @@ def test_many_free_positions_are_the_same_on_all_threads(shape: tuple[int, int])
             assert torch.equal(found, free[ranks])
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_memory_of_ranks_is_taken_only_where_it_may_be(step: int) -> None:
+    topology = Topology((2, 3), torch.tensor([0, 2, 3]))
+    ranks, expected = torch.tensor([0, 0, 2, 2])[::step], [1, 1, 5, 5][::step]
+    assert free_positions(topology, ranks).tolist() == expected
+    assert ranks.tolist() == [0, 0, 2, 2][::step]
+    assert free_positions(topology, ranks, reuse=True).tolist() == expected
+
+
 def test_without_the_extension_draws_are_exact_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extension, "native", None)
     for total, count in ((10**12, 50), (10, 10), (100, 60), (1000, 100), (5, 0)):

@@ -60,6 +60,23 @@ def merged(
     return *new, clash
 
 
+def rows_kept(rows: Rows, keep: Tensor) -> Rows:
+    """Pointers and columns of the connections that are kept.
+
+    Args:
+        rows: Pointers and columns of the connections before.
+        keep: Which stay, bool ``[nnz]``.
+    """
+    indptr, indices = rows
+    if not extension.usable(indices, keep):
+        before = torch.cat([indptr.new_zeros(1), keep.cumsum(0)])
+        return before[indptr], indices[keep]
+    keep, pointers = keep.contiguous(), torch.empty_like(indptr)
+    given = indptr.data_ptr(), indptr.numel() - 1, indices.numel(), keep.data_ptr()
+    extension.native.keep_pointers(*given, pointers.data_ptr(), torch.get_num_threads())
+    return pointers, survivors(indices, keep)
+
+
 def _merged(
     rows: Rows, columns: int, keep: Tensor, grown: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, int]:
