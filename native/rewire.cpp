@@ -61,7 +61,7 @@ Size merge_part(const Rows& old, const std::uint8_t* keep, const Size* grown, St
   for (Size row = from.row;; ++row) {
     const Size start = row * old.columns, columns = old.columns;
     const Size end = std::min(old.indptr[row + 1], to.connection);
-    while (k < end && next < to.grown && slot < stop) {
+    while (k < end && next < to.grown) {  // and there is room at least for that grown one
       const Size column = grown[next] - start, there = old.indices[k];
       if (column >= columns) break;
       if (there == column && keep[k]) return grown[next];

@@ -212,6 +212,25 @@ def test_no_draw_depends_on_the_number_of_threads() -> None:
 
 
 @pytest.mark.skipif(extension.native is None, reason="the extension is not built")
+@pytest.mark.parametrize(
+    ("total", "count", "first", "residues"),
+    [
+        (10**9, 50_000, [28788, 56270, 71513], 25_295_297),
+        (2**62, 3000, [3186333298333029, 4126519008679347, 6227999623152451], 1_514_411),
+        (10**5, 20_000, [7, 14, 18], 10_058_036),
+        (1000, 400, [4, 6, 11], 196_872),
+    ],
+)
+def test_a_seed_stands_for_the_same_draw_in_every_version(
+    total: int, count: int, first: list[int], residues: int
+) -> None:
+    numbers = torch.empty(count, dtype=torch.int64)
+    extension.native.draw(total, count, 7, numbers.data_ptr(), 2)
+    assert numbers[:3].tolist() == first
+    assert int(numbers.remainder(1009).sum()) == residues
+
+
+@pytest.mark.skipif(extension.native is None, reason="the extension is not built")
 @pytest.mark.parametrize("shape", [(400, 1500), (1, 600_000), (600_000, 1), (200_000, 3)])
 def test_many_free_positions_are_the_same_on_all_threads(shape: tuple[int, int]) -> None:
     topology = random_topology(shape, 400_000, generator=seeded())

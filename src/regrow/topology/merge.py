@@ -74,7 +74,7 @@ def rows_kept(rows: Rows, keep: Tensor) -> Rows:
     keep, pointers = keep.contiguous(), torch.empty_like(indptr)
     given = indptr.data_ptr(), indptr.numel() - 1, indices.numel(), keep.data_ptr()
     extension.native.keep_pointers(*given, pointers.data_ptr(), torch.get_num_threads())
-    return pointers, survivors(indices, keep)
+    return pointers, _compressed(indices, keep, int(pointers[-1]))
 
 
 def _merged(
@@ -114,7 +114,10 @@ def survivors(entries: Tensor, keep: Tensor) -> Tensor:
     if not extension.usable(entries, keep) or entries.itemsize not in _WORDS:
         return entries[keep]
     entries, keep = entries.detach().contiguous(), keep.contiguous()
-    kept = int(torch.count_nonzero(keep))
+    return _compressed(entries, keep, int(torch.count_nonzero(keep)))
+
+
+def _compressed(entries: Tensor, keep: Tensor, kept: int) -> Tensor:
     found = entries.new_empty(kept)
     extension.native.survivors(
         entries.itemsize,
