@@ -35,6 +35,15 @@ void check_kept(Size found, Size kept) {
                                 std::to_string(found));
 }
 
+// The last of `count` numbers, from 0, for which something holds that holds up to some number.
+template <typename F>
+Size last_that(Size count, F&& holds) {
+  Size first = 0;
+  for (; count > 1; count -= count / 2)
+    if (holds(first + count / 2)) first += count / 2;
+  return first;
+}
+
 // Where a part of a merge begins: a connection and its row, and the first grown position behind it.
 struct Start {
   Size connection, row, grown;
@@ -59,31 +68,24 @@ Size merge_part(const Rows& old, const std::uint8_t* keep, const Size* grown, St
   std::int32_t* const origin = made.origin;
   Size k = from.connection, next = from.grown;
   for (Size row = from.row;; ++row) {
-    const Size start = row * old.columns, columns = old.columns;
+    const Size start = row * old.columns;
     const Size end = std::min(old.indptr[row + 1], to.connection);
-    while (k < end && next < to.grown) {  // and there is room at least for that grown one
-      const Size column = grown[next] - start, there = old.indices[k];
-      if (column >= columns) break;
-      if (there == column && keep[k]) return grown[next];
-      // The lower one is written and passed.  Masks instead of choices, of which every third or so
-      // would be guessed wrong.
-      const Size lower = there < column, mask = -lower;
-      indices[slot] = static_cast<std::int32_t>(column ^ ((column ^ there) & mask));
-      origin[slot] = static_cast<std::int32_t>(~next ^ ((~next ^ k) & mask));
-      slot += (lower ^ 1) | (keep[k] != 0);
-      k += lower;
-      next += lower ^ 1;
-    }
-    for (; k < end && slot < stop; ++k) {
+    // Writing always and moving on sometimes has one branch less to be guessed.
+    const auto take_old = [&] {
       indices[slot] = old.indices[k];
       origin[slot] = static_cast<std::int32_t>(k);
-      slot += keep[k] != 0;
-    }
-    k = end;
-    for (; next < to.grown && grown[next] < start + columns && slot < stop; ++next) {
-      indices[slot] = static_cast<std::int32_t>(grown[next] - start);
+      slot += keep[k++] != 0;
+    };
+    for (; next < to.grown && grown[next] < start + old.columns; ++next) {
+      const Size column = grown[next] - start;
+      if (column < 0) return kDisordered;
+      while (k < end && old.indices[k] < column) take_old();
+      if (k < end && old.indices[k] == column && keep[k]) return grown[next];
+      indices[slot] = static_cast<std::int32_t>(column);
       origin[slot++] = static_cast<std::int32_t>(~next);
     }
+    while (k < end && slot < stop) take_old();
+    k = end;
     if (row == to.row) break;
     made.indptr[row + 1] = slot;
   }
@@ -118,28 +120,22 @@ Size count_set(const std::uint8_t* flags, Size size) {
 
 void free_positions(const Rows& taken, Size* ranks, Size count, int threads) {
   const auto before_row = [&](Size row) { return row * taken.columns - taken.indptr[row]; };
-  for_parts(parts_of(4 * count), count, threads, [&](Size, Size first, Size last) {
-    if (first == last) return;
-    // The last row that begins at or below the first rank.
-    Size row = 0;
-    for (Size rows = taken.rows; rows > 1;) {
-      const Size half = rows / 2;
-      row += before_row(row + half) <= ranks[first] ? half : 0;
-      rows -= half;
-    }
-    for (Size i = first; i < last; ++i) {
-      while (row + 1 < taken.rows && before_row(row + 1) <= ranks[i]) ++row;
-      // Connection k of the row lies below a free position if its column less k is not above the
-      // rank in the row.  Searches do not wait for each other, where a merge would.
-      const Size begin = taken.indptr[row], rank = ranks[i] - before_row(row);
-      const std::int32_t* const columns = taken.indices + begin;
-      Size below = 0, left = taken.indptr[row + 1] - begin;
-      for (; left > 1; left -= left / 2) {
-        const Size at = below + left / 2 - 1;
-        below += columns[at] - at <= rank ? left / 2 : 0;
-      }
-      if (left == 1) below += columns[below] - below <= rank;
-      ranks[i] += begin + below;
+  // Free positions before connection k of a row have a rank below this.
+  const auto before = [&](Size row, Size k) { return row * taken.columns + taken.indices[k] - k; };
+  const Size nnz = taken.indptr[taken.rows];
+  for_parts(parts_of(nnz + count), count, threads, [&](Size, Size i, Size last) {
+    if (i == last) return;
+    const Size rank = ranks[i];
+    Size row = last_that(taken.rows, [&](Size r) { return before_row(r) <= rank; });
+    Size k = taken.indptr[row];
+    if (k < taken.indptr[row + 1] && before(row, k) <= rank)
+      k += last_that(taken.indptr[row + 1] - k, [&](Size c) { return before(row, k + c) <= rank; });
+    for (;; ++row) {
+      for (const Size end = taken.indptr[row + 1]; k < end && i < last; ++k)
+        for (const Size bound = before(row, k); i < last && ranks[i] < bound; ++i) ranks[i] += k;
+      const bool final = row + 1 == taken.rows;
+      for (; i < last && (final || ranks[i] < before_row(row + 1)); ++i) ranks[i] += k;
+      if (i == last) return;
     }
   });
 }
