@@ -129,15 +129,16 @@ void survivors(int itemsize, Address entries, Address keep, Size size, Size kept
   });
 }
 
-void moved(int itemsize, Address old, Size old_size, Address start, Size grown, Address origin,
-           Size size, Address made, int threads) {
+void moved(int itemsize, Address old, Size old_size, Address start, Size grown, Size step,
+           Address origin, Size size, Address made, int threads) {
   check_size("size", size);
+  check_size("step", step, 1);
   const auto* const origins = array<const std::int32_t>("origin", origin, size);
   bool right = true;
   with_word(itemsize, [&](auto zero) {
     using Word = decltype(zero);
     right = carry(array<const Word>("old", old, old_size), old_size,
-                  array<const Word>("start", start, grown), grown, origins, size,
+                  array<const Word>("start", start, grown), grown, step, origins, size,
                   array<Word>("made", made, size), threads);
   });
   if (right) return;

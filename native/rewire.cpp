@@ -210,11 +210,12 @@ void compress(const Word* entries, const std::uint8_t* keep, Size size, Size kep
 }
 
 template <typename Word>
-bool carry(const Word* old, Size old_size, const Word* start, Size grown,
+bool carry(const Word* old, Size old_size, const Word* start, Size grown, Size step,
            const std::int32_t* origin, Size size, Word* made, int threads) {
   expect(made, size);
   // Looked up, as a branch would be guessed wrong time and again.
   const Word* const entries[] = {old, start};
+  const Size steps[] = {1, step};
   std::atomic<bool> right{true};
   for_parts(parts_of(size), size, threads, [&](Size, Size first, Size last) {
     std::int32_t least = 0, most = -1;
@@ -226,7 +227,7 @@ bool carry(const Word* old, Size old_size, const Word* start, Size grown,
       return right.store(false, std::memory_order_relaxed);
     for (Size i = first; i < last; ++i) {
       const Size from = origin[i], fresh = from < 0;
-      made[i] = entries[fresh][from ^ -fresh];
+      made[i] = entries[fresh][(from ^ -fresh) * steps[fresh]];
     }
   });
   return right;
@@ -234,8 +235,8 @@ bool carry(const Word* old, Size old_size, const Word* start, Size grown,
 
 #define REGROW_REWIRE(Word)                                                                      \
   template void compress<Word>(const Word*, const std::uint8_t*, Size, Size, Word*, int);        \
-  template bool carry<Word>(const Word*, Size, const Word*, Size, const std::int32_t*, Size,     \
-                            Word*, int);
+  template bool carry<Word>(const Word*, Size, const Word*, Size, Size, const std::int32_t*,     \
+                            Size, Word*, int);
 REGROW_REWIRE(std::uint8_t)
 REGROW_REWIRE(std::uint16_t)
 REGROW_REWIRE(std::uint32_t)

@@ -45,9 +45,11 @@ void compress(const Word* entries, const std::uint8_t* keep, std::int64_t size, 
               Word* out, int threads);
 
 // One entry per new connection, by its origin: that of the connection before, or the start of the
-// grown one.  Returns false, the rest being made, if an origin is of neither.
+// grown one, `step` being 1, or 0 where all start alike.  Returns false, the rest being made, if an
+// origin is of neither.
 template <typename Word>
 bool carry(const Word* old, std::int64_t old_size, const Word* start, std::int64_t grown,
-           const std::int32_t* origin, std::int64_t size, Word* made, int threads);
+           std::int64_t step, const std::int32_t* origin, std::int64_t size, Word* made,
+           int threads);
 
 }  // namespace regrow

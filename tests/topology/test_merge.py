@@ -178,10 +178,30 @@ def test_carrying_and_choosing_many_does_not_depend_on_threads() -> None:
         given_ = 4, entries.data_ptr(), keep.data_ptr(), 300_000, kept
         extension.native.survivors(*given_, found.data_ptr(), threads)
         assert torch.equal(found, entries[keep])
-        given_ = 4, entries.data_ptr(), 300_000, start.data_ptr(), 50_000
-        where = origin.data_ptr(), origin.numel(), moved.data_ptr()
-        extension.native.carry(*given_, *where, threads)
-        assert torch.equal(moved, expected)
+        where = origin.data_ptr(), origin.numel(), moved.data_ptr(), threads
+        for step in (0, 1):
+            given_ = 4, entries.data_ptr(), 300_000, start.data_ptr(), 50_000, step
+            moved.zero_()
+            extension.native.carry(*given_, *where)
+            assert torch.equal(moved, expected)
+
+
+@pytest.mark.parametrize("native", [pytest.param(True, marks=needs_native), False])
+def test_one_start_for_all_is_enough(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native:
+        monkeypatch.setattr(extension, "native", None)
+    topology = Topology((2, 3), torch.tensor([0, 1, 5]))
+    entries = torch.tensor([10.0, 11.0, 15.0])
+    keep = torch.tensor([True, False, True])
+    start = torch.full((1,), -1.0, dtype=torch.float64)
+    for grown, expected in (
+        ([3, 4], [10.0, -1.0, -1.0, 15.0]),
+        ([4, 1], [10.0, -1.0, -1.0, 15.0]),
+        ([2], [10.0, -1.0, 15.0]),
+        ([], [10.0, 15.0]),
+    ):
+        change = topology.rewire(keep, torch.tensor(grown, dtype=torch.int64))
+        assert change.carry(entries, start.expand(len(grown))).tolist() == expected
 
 
 @needs_native
@@ -252,7 +272,7 @@ def test_bad_arguments_of_the_native_merge_are_refused() -> None:
         sentence = f"origin must be in [-1, 2), got {min(origins)} to {max(origins)}"
         with pytest.raises(ValueError, match=re.escape(sentence)):
             native.carry(
-                *(4, entries.data_ptr(), 2, entries.data_ptr(), 1),
+                *(4, entries.data_ptr(), 2, entries.data_ptr(), 1, 1),
                 *(origin.data_ptr(), 2, out.data_ptr(), 1),
             )
     indptr = torch.tensor([0, 1, 2])

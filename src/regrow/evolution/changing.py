@@ -72,7 +72,11 @@ class Changes:
         change = site.topology.rewire(keep, grown)
         start = self._ranks.first(self._start(layer, change.grown, site.generator))
         values = change.carry(old.detach(), start)
-        grad = None if old.grad is None else change.carry(old.grad, start.new_zeros(start.shape))
+        grad = (
+            None
+            if old.grad is None
+            else change.carry(old.grad, start.new_zeros(1).expand(change.grown))
+        )
         layer.set_topology(change.topology, values)
         layer.values.grad = grad
         del values, start  # as large as the layer, and copied by now

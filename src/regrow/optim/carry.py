@@ -22,7 +22,7 @@ def zero(name: str, entry: Tensor, change: Rewiring, group: dict[str, Any]) -> T
     at the learning rate.
     """
     start = float(group.get(_STARTS.get(name, ""), 0.0))
-    return entry.new_full((change.grown,), start)
+    return entry.new_full((1,), start).expand(change.grown)
 
 
 def age(name: str, entry: Tensor, change: Rewiring, group: dict[str, Any]) -> Tensor:
@@ -34,7 +34,8 @@ def mean(name: str, entry: Tensor, change: Rewiring, group: dict[str, Any]) -> T
     """New connections start at the mean over the survivors of their layer."""
     survivors = change.survivors(entry)
     level = float(survivors.double().mean()) if survivors.numel() else 0.0
-    return entry.new_full((change.grown,), level if entry.is_floating_point() else round(level))
+    start = level if entry.is_floating_point() else round(level)
+    return entry.new_full((1,), start).expand(change.grown)
 
 
 # Option of the optimiser that a state entry starts at, where that is not zero.

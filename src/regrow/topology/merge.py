@@ -136,7 +136,8 @@ def carried(old: Tensor, start: Tensor, origin: Tensor) -> Tensor:
 
     Args:
         old: One entry per old connection ``[old nnz]``.
-        start: One per grown connection ``[grown]``, by position, of the dtype of ``old``.
+        start: One per grown connection ``[grown]``, by position, of the dtype of ``old``; may be
+            one number, expanded.
         origin: Of each new connection, as ``merged`` returns it.
     """
     if not extension.usable(old, start, origin) or old.itemsize not in _WORDS:
@@ -144,7 +145,9 @@ def carried(old: Tensor, start: Tensor, origin: Tensor) -> Tensor:
         new[~fresh] = old[origin[~fresh]]
         new[fresh] = start
         return new
-    old, start = old.detach().contiguous(), start.detach().contiguous()
+    old, start = old.detach().contiguous(), start.detach()
+    alike = start.stride(0) == 0
+    start = start if alike else start.contiguous()
     new = old.new_empty(len(origin))
     extension.native.carry(
         old.itemsize,
@@ -152,6 +155,7 @@ def carried(old: Tensor, start: Tensor, origin: Tensor) -> Tensor:
         old.numel(),
         start.data_ptr(),
         start.numel(),
+        0 if alike else 1,
         origin.data_ptr(),
         new.numel(),
         new.data_ptr(),
