@@ -132,6 +132,8 @@ void survivors(int itemsize, Address entries, Address keep, Size size, Size kept
 void moved(int itemsize, Address old, Size old_size, Address start, Size grown, Size step,
            Address origin, Size size, Address made, int threads) {
   check_size("size", size);
+  check_size("old_size", old_size, kMost);
+  check_size("grown", grown, kMost);
   check_size("step", step, 1);
   const auto* const origins = array<const std::int32_t>("origin", origin, size);
   bool right = true;

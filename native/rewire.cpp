@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -119,23 +120,29 @@ Size count_set(const std::uint8_t* flags, Size size) {
 }
 
 void free_positions(const Rows& taken, Size* ranks, Size count, int threads) {
-  const auto before_row = [&](Size row) { return row * taken.columns - taken.indptr[row]; };
-  // Free positions before connection k of a row have a rank below this.
-  const auto before = [&](Size row, Size k) { return row * taken.columns + taken.indices[k] - k; };
-  const Size nnz = taken.indptr[taken.rows];
-  for_parts(parts_of(nnz + count), count, threads, [&](Size, Size i, Size last) {
+  const Size* const indptr = taken.indptr;
+  const std::int32_t* const indices = taken.indices;
+  const Size rows = taken.rows, columns = taken.columns;
+  const auto before_row = [=](Size row) { return row * columns - indptr[row]; };
+  for_parts(parts_of(indptr[rows] + count), count, threads, [=](Size, Size i, Size last) {
     if (i == last) return;
     const Size rank = ranks[i];
-    Size row = last_that(taken.rows, [&](Size r) { return before_row(r) <= rank; });
-    Size k = taken.indptr[row];
-    if (k < taken.indptr[row + 1] && before(row, k) <= rank)
-      k += last_that(taken.indptr[row + 1] - k, [&](Size c) { return before(row, k + c) <= rank; });
-    for (;; ++row) {
-      for (const Size end = taken.indptr[row + 1]; k < end && i < last; ++k)
-        for (const Size bound = before(row, k); i < last && ranks[i] < bound; ++i) ranks[i] += k;
-      const bool final = row + 1 == taken.rows;
-      for (; i < last && (final || ranks[i] < before_row(row + 1)); ++i) ranks[i] += k;
+    Size row = last_that(rows, [=](Size r) { return before_row(r) <= rank; });
+    // Free positions before connection k of the row have a rank below its position less k.
+    Size k = indptr[row], start = row * columns, end = indptr[row + 1];
+    const auto passed = [=](Size c) { return start + indices[k + c] - (k + c) <= rank; };
+    if (k < end && passed(0)) k += last_that(end - k, passed);
+    for (;;) {
+      for (; k < end && i < last; ++k) {
+        const Size bound = start + indices[k] - k;
+        for (; i < last && ranks[i] < bound; ++i) ranks[i] += k;
+      }
+      // Those behind the last connection of the row; all that are left, if it is the last row.
+      const Size bound = row + 1 < rows ? start + columns - k : std::numeric_limits<Size>::max();
+      for (; i < last && ranks[i] < bound; ++i) ranks[i] += k;
       if (i == last) return;
+      start += columns;
+      end = indptr[++row + 1];
     }
   });
 }
@@ -213,23 +220,28 @@ template <typename Word>
 bool carry(const Word* old, Size old_size, const Word* start, Size grown, Size step,
            const std::int32_t* origin, Size size, Word* made, int threads) {
   expect(made, size);
-  // Looked up, as a branch would be guessed wrong time and again.
-  const Word* const entries[] = {old, start};
-  const Size steps[] = {1, step};
+  // Shifted so that those that are right begin at 0.
+  const auto below = static_cast<std::uint32_t>(grown);
+  const std::uint32_t all = static_cast<std::uint32_t>(old_size) + below;
   std::atomic<bool> right{true};
-  for_parts(parts_of(size), size, threads, [&](Size, Size first, Size last) {
-    std::int32_t least = 0, most = -1;
-    for (Size i = first; i < last; ++i) {
-      least = std::min(least, origin[i]);
-      most = std::max(most, origin[i]);
-    }
-    if (least < -grown || most >= old_size)
-      return right.store(false, std::memory_order_relaxed);
-    for (Size i = first; i < last; ++i) {
-      const Size from = origin[i], fresh = from < 0;
-      made[i] = entries[fresh][(from ^ -fresh) * steps[fresh]];
-    }
-  });
+  const auto make = [&](auto place) {
+    // Looked up, as a branch would be guessed wrong time and again.
+    const Word* const entries[] = {old, start};
+    for_parts(parts_of(size), size, threads, [&](Size, Size first, Size last) {
+      std::uint32_t wrong = 0;
+      for (Size i = first; i < last; ++i)
+        wrong |= static_cast<std::uint32_t>(origin[i]) + below >= all;
+      if (wrong) return right.store(false, std::memory_order_relaxed);
+      for (Size i = first; i < last; ++i) {
+        const Size from = origin[i], fresh = from < 0;
+        made[i] = entries[fresh][place(from, fresh)];
+      }
+    });
+  };
+  if (step == 0)
+    make([](Size from, Size fresh) { return from & (fresh - 1); });
+  else
+    make([](Size from, Size fresh) { return from ^ -fresh; });
   return right;
 }
 
