@@ -202,14 +202,14 @@ void pair_products(int itemsize, Address grad, Address x, Address rows, Address 
 }
 
 void transpose(Address indptr, Address indices, Size rows, Size columns, Size nnz, Address t_indptr,
-               Address t_indices, Address t_perm) {
+               Address t_indices, Address t_perm, int threads) {
   check_layer(0, columns, rows, nnz);
   const Size* const starts = array<const Size>("indptr", indptr, rows + 1);
   check_connections(starts, rows, nnz);
   regrow::transpose(starts, array<const std::int32_t>("indices", indices, nnz), rows, columns,
                     array<Size>("t_indptr", t_indptr, columns + 1),
                     array<std::int32_t>("t_indices", t_indices, nnz),
-                    array<std::int32_t>("t_perm", t_perm, nnz));
+                    array<std::int32_t>("t_perm", t_perm, nnz), threads);
 }
 
 void scatter(int itemsize, Address values, Address indptr, Address indices, Address dense,

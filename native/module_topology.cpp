@@ -32,33 +32,29 @@ void check_draw(Size count, Size total) {
     fail("count must be in [0, " + number(total) + "], got " + number(count));
 }
 
-// Everything that a walk along the rows relies on; the columns cost O(nnz) and are checked by the
-// walks themselves where they index by them.
-Rows rows_at(Address indptr, Address indices, Size rows, Size columns, Size nnz) {
-  positions_of(rows, columns);
+const Size* pointers_at(Address indptr, Size rows, Size nnz) {
+  check_size("rows", rows, kMost);
   check_size("nnz", nnz, kMost);
-  const Rows made{array<const Size>("indptr", indptr, rows + 1),
-                  array<const std::int32_t>("indices", indices, nnz), rows, columns};
-  const bool ends = made.indptr[0] == 0 && made.indptr[rows] == nnz;
-  if (!ends || !std::is_sorted(made.indptr, made.indptr + rows + 1))
+  const Size* const made = array<const Size>("indptr", indptr, rows + 1);
+  if (made[0] != 0 || made[rows] != nnz || !std::is_sorted(made, made + rows + 1))
     fail("indptr must rise from 0 to " + number(nnz));
   return made;
 }
 
-void check_rising(const char* name, const Size* numbers, Size count, Size limit) {
+// Everything that a walk along the rows relies on; the columns cost O(nnz) and are checked by the
+// walks themselves where they index by them.
+Rows rows_at(Address indptr, Address indices, Size rows, Size columns, Size nnz) {
+  positions_of(rows, columns);
+  return {pointers_at(indptr, rows, nnz), array<const std::int32_t>("indices", indices, nnz), rows,
+          columns};
+}
+
+void check_rising(const char* name, const Size* numbers, Size count, Size limit, int threads) {
   if (count == 0) return;
-  if (!std::is_sorted(numbers, numbers + count)) fail(std::string(name) + " must not fall");
+  if (!rises(numbers, count, threads)) fail(std::string(name) + " must not fall");
   if (numbers[0] < 0 || numbers[count - 1] >= limit)
     fail(std::string(name) + " must be in [0, " + number(limit) + "), got " + number(numbers[0]) +
          " to " + number(numbers[count - 1]));
-}
-
-const std::uint8_t* flags_at(const char* name, Address address, Size size, Size set) {
-  const auto* const flags = array<const std::uint8_t>(name, address, size);
-  Size found = 0;
-  for (Size i = 0; i < size; ++i) found += flags[i] != 0;
-  if (found != set) fail(std::string(name) + " must be set at " + number(set) + ", got " + number(found));
-  return flags;
 }
 
 template <typename F>
@@ -83,77 +79,93 @@ void draw_matrix(Size rows, Size columns, Size count, std::uint64_t seed, Addres
                 array<std::int32_t>("indices", indices, count), threads);
 }
 
-bool rises(Address numbers, Size count) {
-  const Size* const first = array<const Size>("numbers", numbers, count);
-  return std::is_sorted(first, first + count);
+bool rising(Address numbers, Size count, int threads) {
+  check_size("count", count);
+  return rises(array<const Size>("numbers", numbers, count), count, threads);
 }
 
 void free_at(Address indptr, Address indices, Size rows, Size columns, Size nnz, Address ranks,
-             Size count) {
+             Size count, int threads) {
   const Rows taken = rows_at(indptr, indices, rows, columns, nnz);
+  check_size("count", count);
   Size* const found = array<Size>("ranks", ranks, count);
-  check_rising("ranks", found, count, rows * columns - nnz);
-  free_positions(taken, found, count);
+  check_rising("ranks", found, count, rows * columns - nnz, threads);
+  free_positions(taken, found, count, threads);
 }
 
 Size merge(Address indptr, Address indices, Size rows, Size columns, Size nnz, Address keep,
            Size kept, Address grown, Size count, Address new_indptr, Address new_indices,
-           Address origin) {
+           Address origin, int threads) {
   const Rows old = rows_at(indptr, indices, rows, columns, nnz);
+  check_draw(kept, nnz);
+  check_size("count", count, kMost);
   const auto* const added = array<const Size>("grown", grown, count);
-  check_rising("grown", added, count, rows * columns);
+  check_rising("grown", added, count, rows * columns, threads);
   const Size room = kept + count;
   check_size("connections", room, kMost);
-  return rewire(old, flags_at("keep", keep, nnz, kept), kept, added, count,
+  return rewire(old, array<const std::uint8_t>("keep", keep, nnz), kept, added, count,
                 {array<Size>("new_indptr", new_indptr, rows + 1),
                  array<std::int32_t>("new_indices", new_indices, room),
-                 array<std::int32_t>("origin", origin, room)});
+                 array<std::int32_t>("origin", origin, room)},
+                threads);
 }
 
-void survivors(int itemsize, Address entries, Address keep, Size size, Size kept, Address out) {
+void pointers_kept(Address indptr, Size rows, Size nnz, Address keep, Address new_indptr,
+                   int threads) {
+  keep_pointers(pointers_at(indptr, rows, nnz), rows,
+                array<const std::uint8_t>("keep", keep, nnz),
+                array<Size>("new_indptr", new_indptr, rows + 1), threads);
+}
+
+void survivors(int itemsize, Address entries, Address keep, Size size, Size kept, Address out,
+               int threads) {
+  check_size("size", size);
+  check_draw(kept, size);
   with_word(itemsize, [&](auto zero) {
     using Word = decltype(zero);
-    compress(array<const Word>("entries", entries, size), flags_at("keep", keep, size, kept), size,
-             kept, array<Word>("out", out, kept));
+    compress(array<const Word>("entries", entries, size),
+             array<const std::uint8_t>("keep", keep, size), size, kept,
+             array<Word>("out", out, kept), threads);
   });
 }
 
-void moved(int itemsize, Address old, Size old_size, Address start, Size grown, Address origin,
-           Size size, Address made, int threads) {
+void moved(int itemsize, Address old, Size old_size, Address start, Size grown, Size step,
+           Address origin, Size size, Address made, int threads) {
+  check_size("size", size);
+  check_size("old_size", old_size, kMost);
+  check_size("grown", grown, kMost);
+  check_size("step", step, 1);
   const auto* const origins = array<const std::int32_t>("origin", origin, size);
-  std::int32_t least = 0, most = -1;
-  for (Size i = 0; i < size; ++i) {
-    least = std::min(least, origins[i]);
-    most = std::max(most, origins[i]);
-  }
-  if (least < -grown || most >= old_size)
-    fail("origin must be in [" + number(-grown) + ", " + number(old_size) + "), got " +
-         number(least) + " to " + number(most));
+  bool right = true;
   with_word(itemsize, [&](auto zero) {
     using Word = decltype(zero);
-    carry(array<const Word>("old", old, old_size), array<const Word>("start", start, grown),
-          origins, size, array<Word>("made", made, size), threads);
+    right = carry(array<const Word>("old", old, old_size), old_size,
+                  array<const Word>("start", start, grown), grown, step, origins, size,
+                  array<Word>("made", made, size), threads);
   });
+  if (right) return;
+  const auto [least, most] = std::minmax_element(origins, origins + size);
+  fail("origin must be in [" + number(-grown) + ", " + number(old_size) + "), got " +
+       number(*least) + " to " + number(*most));
 }
 
-void lowest(int itemsize, Address scores, Size size, Size count, Address keep) {
+void lowest(int itemsize, Address scores, Size size, Size count, Address keep, int threads) {
+  check_size("size", size);
   check_draw(count, size);
   with_type<float, double>(itemsize, [&](auto zero) {
     using T = decltype(zero);
     drop_lowest(array<const T>("scores", scores, size), size, count,
-                array<std::uint8_t>("keep", keep, size));
+                array<std::uint8_t>("keep", keep, size), threads);
   });
 }
 
-void nearest_zero(int itemsize, Address values, Size size, Size below, Size positive, Size negative,
-                  Address keep) {
-  check_draw(below, size);
-  check_draw(negative, below);
-  check_draw(positive, size - below);
+void nearest_zero(int itemsize, Address values, Size size, Size count, Address keep, int threads) {
+  check_size("size", size, kMost);
+  check_draw(count, size);
   with_type<float, double>(itemsize, [&](auto zero) {
     using T = decltype(zero);
-    drop_nearest_zero(array<const T>("values", values, size), size, below, positive, negative,
-                      array<std::uint8_t>("keep", keep, size));
+    drop_nearest_zero(array<const T>("values", values, size), size, count,
+                      array<std::uint8_t>("keep", keep, size), threads);
   });
 }
 
@@ -169,16 +181,17 @@ class Highest {
     check_size("count", count, capacity - 1);
   }
 
-  void offer(Address scores, Size first_row, Size last_row) {
+  void offer(Address scores, Size first_row, Size last_row, int threads) {
     check_size("last_row", last_row, taken_.rows);
     check_size("first_row", first_row, last_row);
     const Size size = (last_row - first_row) * taken_.columns;
     regrow::offer(best_, ScoreRows<T>{array<const T>("scores", scores, size), taken_.indptr,
-                                      taken_.indices, taken_.columns, first_row, last_row});
+                                      taken_.indices, taken_.columns, first_row, last_row},
+                  threads);
   }
 
-  Size settle() {
-    regrow::settle(best_);
+  Size settle(int threads) {
+    regrow::settle(best_, threads);
     return best_.size;
   }
 
@@ -202,9 +215,10 @@ void bind_topology(nb::module_& m) {
   using Unlocked = nb::call_guard<nb::gil_scoped_release>;
   m.def("draw", &draw, Unlocked());
   m.def("draw_matrix", &draw_matrix, Unlocked());
-  m.def("rises", &rises, Unlocked());
+  m.def("rises", &rising, Unlocked());
   m.def("free_positions", &free_at, Unlocked());
   m.def("rewire", &merge, Unlocked());
+  m.def("keep_pointers", &pointers_kept, Unlocked());
   m.def("survivors", &survivors, Unlocked());
   m.def("carry", &moved, Unlocked());
   m.def("drop_lowest", &lowest, Unlocked());

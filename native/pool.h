@@ -1,6 +1,7 @@
 // Work on several threads: torch's own where it has some, else a small pool of the process.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace regrow {
@@ -22,6 +23,22 @@ void parallel(std::int64_t units, int threads, F&& body) {
       units, threads,
       [](void* context, std::int64_t unit, int slot) { (*static_cast<F*>(context))(unit, slot); },
       &body);
+}
+
+// Below this many elements a second thread costs more than it brings.
+constexpr std::int64_t kElementsPerUnit = 1 << 16;
+
+// In how many parts so much work is split: by its size alone, so that results are.
+inline std::int64_t parts_of(std::int64_t elements) {
+  return std::max<std::int64_t>(1, elements / kElementsPerUnit);
+}
+
+// Runs `body(part, first, last)` on equal parts of [0, size).
+template <typename F>
+void for_parts(std::int64_t parts, std::int64_t size, int threads, F&& body) {
+  parallel(parts, threads, [&](std::int64_t part, int) {
+    body(part, size * part / parts, size * (part + 1) / parts);
+  });
 }
 
 }  // namespace regrow

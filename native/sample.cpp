@@ -1,10 +1,12 @@
 #include "sample.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "pool.h"
+#include "scratch.h"
 
 namespace regrow {
 namespace {
@@ -58,6 +60,21 @@ class Random {
   Word state_[4];
 };
 
+// Divides by a number that stays, without a division.
+class Reciprocal {
+ public:
+  explicit Reciprocal(Word divisor) : divisor_(divisor), inverse_(~Word{0} / divisor) {}
+
+  // Of a number below 2^63; the product is short of the quotient by one at most.
+  Word quotient(Word number) const {
+    const auto low = static_cast<Word>(static_cast<Wide>(number) * inverse_ >> 64);
+    return low + (number - low * divisor_ >= divisor_);
+  }
+
+ private:
+  Word divisor_, inverse_;
+};
+
 // Sorts numbers that are uniform in [0, width), in linear time, and drops the repeated ones.
 class Sorter {
  public:
@@ -90,9 +107,9 @@ class Sorter {
     return keys.size();
   }
 
- private:
   static constexpr Word kBits = 64;
 
+ private:
   // Whether a bit for each number of the range takes little more room than the keys.
   static bool dense(const std::vector<Word>& keys, Word width) {
     return width / kBits <= 2 * keys.size();
@@ -133,7 +150,8 @@ class Sorter {
 // It stands for one sequence of independent draws of [0, total), cut where `count` distinct numbers
 // have been seen: by symmetry, every set of `count` numbers is equally likely. Which bucket the
 // draws fall in comes from one stream; where in bucket b the first, second, ... draw falls from
-// stream b + 1. So only the number of draws is kept, and a bucket can be made again at any time.
+// stream b + 1. So a bucket can be made again at any time from the number of its draws; those into
+// which nothing more was drawn are held as they were made first, if 32 bits do for that.
 class Buckets {
  public:
   Buckets(Word total, Word count, Word seed) : total_(total), seed_(seed) {
@@ -141,6 +159,12 @@ class Buckets {
     width_ = (total + aim - 1) / aim;
     drawn_.assign((total + width_ - 1) / width_, 0);
     distinct_ = drawn_;
+    held_.assign(drawn_.size(), 0);
+    // Marks are read again as fast.
+    if (width_ > 2 * Sorter::kBits * kDraws && width_ <= Word{1} << 32) {
+      keys_.reset(new std::uint32_t[count]);
+      prefer_large_pages(keys_.get(), count * sizeof(std::uint32_t));
+    }
   }
 
   Size size() const { return static_cast<Size>(drawn_.size()); }
@@ -150,16 +174,29 @@ class Buckets {
   // Fixes how often each bucket is drawn from.
   void draw(Word count, int threads) {
     Random choose(seed_, 0);
+    const Reciprocal per_width(width_);
     std::vector<Size> changed;
+    std::vector<Word> before;
     for (Word missing = count; missing > 0;) {
-      const std::vector<Word> before = drawn_;
-      for (Word i = 0; i < missing; ++i) ++drawn_[choose.below(total_) / width_];
+      const bool first = before.empty();
+      before = drawn_;
+      for (Word i = 0; i < missing; ++i) ++drawn_[per_width.quotient(choose.below(total_))];
       changed.clear();
       for (Size b = 0; b < size(); ++b)
         if (drawn_[b] != before[b]) changed.push_back(b);
-      in_parallel(static_cast<Size>(changed.size()), threads, [&](Size i, Sorter& sorter, auto& keys) {
-        make(changed[i], keys);
-        distinct_[changed[i]] = sorter.distinct(keys, width(changed[i]));
+      if (first) starts_ = sums_of(drawn_);
+      const auto many = static_cast<Size>(changed.size());
+      in_parallel(many, threads, [&](Size i, Sorter& sorter, std::vector<Word>& keys) {
+        const Size b = changed[i];
+        make(b, keys);
+        held_[b] = first && keys_;
+        if (held_[b]) {
+          sorter.sort(keys, width(b));
+          std::copy(keys.begin(), keys.end(), keys_.get() + starts_[b]);
+          distinct_[b] = keys.size();
+        } else {
+          distinct_[b] = sorter.distinct(keys, width(b));
+        }
       });
       missing = count;
       for (const Word found : distinct_) missing -= found;
@@ -169,11 +206,15 @@ class Buckets {
   // Calls `emit(first, last, keys, count, offset)`: rising numbers above `first` of each bucket.
   template <typename Emit>
   void each(int threads, Emit&& emit) const {
-    std::vector<Size> offset(size() + 1, 0);
-    for (Size b = 0; b < size(); ++b) offset[b + 1] = offset[b] + static_cast<Size>(distinct_[b]);
+    const std::vector<Size> offset = sums_of(distinct_);
     in_parallel(size(), threads, [&](Size b, Sorter& sorter, std::vector<Word>& keys) {
-      make(b, keys);
-      sorter.sort(keys, width(b));
+      if (held_[b]) {
+        const std::uint32_t* const held = keys_.get() + starts_[b];
+        keys.assign(held, held + distinct_[b]);
+      } else {
+        make(b, keys);
+        sorter.sort(keys, width(b));
+      }
       emit(first(b), first(b) + width(b), keys.data(), static_cast<Size>(keys.size()), offset[b]);
     });
   }
@@ -181,6 +222,13 @@ class Buckets {
  private:
   static constexpr Word kDraws = 1024;
   static constexpr Size kBucketsPerUnit = 64;
+
+  static std::vector<Size> sums_of(const std::vector<Word>& numbers) {
+    std::vector<Size> sums(numbers.size() + 1, 0);
+    for (std::size_t b = 0; b < numbers.size(); ++b)
+      sums[b + 1] = sums[b] + static_cast<Size>(numbers[b]);
+    return sums;
+  }
 
   void make(Size bucket, std::vector<Word>& keys) const {
     Random random(seed_, static_cast<Word>(bucket) + 1);
@@ -202,6 +250,9 @@ class Buckets {
 
   Word total_, seed_, width_;
   std::vector<Word> drawn_, distinct_;
+  std::unique_ptr<std::uint32_t[]> keys_;  // of the buckets held, where the first draws begin
+  std::vector<Size> starts_;
+  std::vector<std::uint8_t> held_;
 };
 
 // Goes through all numbers and takes each with the chance that is right given those before it.
@@ -237,6 +288,7 @@ void draw(Word total, Word count, Word seed, int threads, Emit&& emit) {
 }  // namespace
 
 void sample(Size total, Size count, Word seed, Size* numbers, int threads) {
+  prefer_large_pages(numbers, static_cast<std::size_t>(count) * sizeof(*numbers));
   draw(total, count, seed, threads,
        [=](Word first, Word, const Word* keys, Size found, Size offset) {
          for (Size i = 0; i < found; ++i) numbers[offset + i] = static_cast<Size>(first + keys[i]);
@@ -247,6 +299,7 @@ void sample_matrix(Size rows, Size columns, Size count, Word seed, Size* indptr,
                    std::int32_t* indices, int threads) {
   const Word width = static_cast<Word>(columns);
   indptr[rows] = count;
+  prefer_large_pages(indices, static_cast<std::size_t>(count) * sizeof(*indices));
   draw(width * static_cast<Word>(rows), count, seed, threads,
        [=](Word first, Word last, const Word* keys, Size found, Size offset) {
          // Each row's pointer is written by the part of the range in which the row begins.

@@ -5,15 +5,16 @@
 
 namespace regrow {
 
-// Clears `keep`, all set before, at the `count` lowest scores; NaN is above everything, -0 is 0.
+// Makes `keep` 0 at the `count` lowest scores and 1 elsewhere; NaN is above everything, -0 is 0.
 template <typename T>
-void drop_lowest(const T* scores, std::int64_t size, std::int64_t count, std::uint8_t* keep);
+void drop_lowest(const T* scores, std::int64_t size, std::int64_t count, std::uint8_t* keep,
+                 int threads);
 
-// Clears `keep`, all set before, at the `positive` values >= 0 and the `negative` values < 0 nearest
-// zero; `below` values are < 0 in all.
+// Makes `keep` 0 at the `count` values nearest zero, the same share of those >= 0 and of those < 0,
+// and 1 elsewhere; NaN is neither.
 template <typename T>
-void drop_nearest_zero(const T* values, std::int64_t size, std::int64_t below,
-                       std::int64_t positive, std::int64_t negative, std::uint8_t* keep);
+void drop_nearest_zero(const T* values, std::int64_t size, std::int64_t count, std::uint8_t* keep,
+                       int threads);
 
 // The highest free scores seen so far: room for `capacity` above `count`, in rising position.
 template <typename T>
@@ -37,10 +38,10 @@ struct ScoreRows {
 
 // Takes in the free scores of some rows, below those of earlier calls; NaN counts as the lowest.
 template <typename T>
-void offer(Best<T>& best, const ScoreRows<T>& rows);
+void offer(Best<T>& best, const ScoreRows<T>& rows, int threads);
 
 // Throws away all but the best `count`.
 template <typename T>
-void settle(Best<T>& best);
+void settle(Best<T>& best, int threads);
 
 }  // namespace regrow

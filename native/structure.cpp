@@ -1,17 +1,17 @@
 #include "structure.h"
 
 #include <algorithm>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "isa.h"
 #include "pool.h"
+#include "scratch.h"
 
 namespace regrow {
 namespace {
-
-// Below this many elements a second thread costs more than it brings.
-constexpr std::int64_t kElementsPerUnit = 1 << 16;
 
 // Splits the rows in units of about equal work and runs `body(first_row, last_row)` on each.
 template <typename F>
@@ -39,25 +39,148 @@ void for_rows(std::int64_t rows, std::int64_t elements, int threads, F&& body) {
   fail("indices changed while they were checked");
 }
 
+// Calls `body(k, row)` for connections k in [first, last).
+template <typename F>
+void each_connection(const std::int64_t* indptr, std::int64_t rows, std::int64_t first,
+                     std::int64_t last, F&& body) {
+  std::int64_t row = std::upper_bound(indptr, indptr + rows, first) - indptr - 1;
+  for (std::int64_t k = first; k < last; ++row)
+    for (const std::int64_t end = std::min(indptr[row + 1], last); k < end; ++k) body(k, row);
+}
+
+struct Transposed {
+  std::int64_t* indptr;
+  std::int32_t* indices;
+  std::int32_t* perm;
+};
+
+// Counts each column in each part, and then every part fills its own slots.
+void transpose_by_counting(const std::int64_t* indptr, const std::int32_t* indices,
+                           std::int64_t rows, std::int64_t columns, const Transposed& made,
+                           std::int64_t parts, int threads) {
+  const std::int64_t nnz = indptr[rows];
+  std::vector<std::int32_t> slots(parts * columns, 0);
+  for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+    std::int32_t* const own = slots.data() + part * columns;
+    for (std::int64_t k = first; k < last; ++k) ++own[indices[k]];
+  });
+  std::int64_t slot = 0;
+  for (std::int64_t c = 0; c < columns; ++c) {
+    made.indptr[c] = slot;
+    for (std::int64_t part = 0; part < parts; ++part) {
+      std::int32_t& own = slots[part * columns + c];
+      const std::int32_t count = own;
+      own = static_cast<std::int32_t>(slot);
+      slot += count;
+    }
+  }
+  made.indptr[columns] = nnz;
+  for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+    std::int32_t* const own = slots.data() + part * columns;
+    each_connection(indptr, rows, first, last, [&](std::int64_t k, std::int64_t row) {
+      const std::int64_t to = own[indices[k]]++;
+      made.indices[to] = static_cast<std::int32_t>(row);
+      made.perm[to] = static_cast<std::int32_t>(k);
+    });
+  });
+}
+
+// Where there are so many columns that the ends of all do not stay in the caches, connections are
+// put in buckets of some columns each first, and every bucket is ordered in the caches then.
+//
+// Returns false, with nothing done, where most are in few buckets: few ends are written to there.
+bool transpose_by_buckets(const std::int64_t* indptr, const std::int32_t* indices,
+                          std::int64_t rows, std::int64_t columns, const Transposed& made,
+                          int shift, int threads) {
+  const std::int64_t nnz = indptr[rows], buckets = ((columns - 1) >> shift) + 1;
+  const std::int64_t width = std::int64_t{1} << shift;
+  const std::int64_t parts = std::min<std::int64_t>(parts_of(nnz), threads > 1 ? 4 * threads : 1);
+  std::vector<std::int32_t> slots(parts * buckets, 0);
+  for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+    std::int32_t* const own = slots.data() + part * buckets;
+    for (std::int64_t k = first; k < last; ++k) ++own[indices[k] >> shift];
+  });
+  std::vector<std::int64_t> starts(buckets + 1, nnz);
+  std::int64_t slot = 0, largest = 0;
+  for (std::int64_t bucket = 0; bucket < buckets; ++bucket) {
+    starts[bucket] = slot;
+    for (std::int64_t part = 0; part < parts; ++part) {
+      std::int32_t& own = slots[part * buckets + bucket];
+      const std::int32_t count = own;
+      own = static_cast<std::int32_t>(slot);
+      slot += count;
+    }
+    largest = std::max(largest, slot - starts[bucket]);
+  }
+  if (largest > nnz / 8) return false;
+  // Of each connection in the order of the buckets, the column in its bucket.
+  const std::unique_ptr<std::uint16_t[]> place(new std::uint16_t[nnz]);
+  prefer_large_pages(place.get(), static_cast<std::size_t>(nnz) * sizeof(std::uint16_t));
+  for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+    std::int32_t* const own = slots.data() + part * buckets;
+    each_connection(indptr, rows, first, last, [&](std::int64_t k, std::int64_t row) {
+      const std::int64_t to = own[indices[k] >> shift]++;
+      made.indices[to] = static_cast<std::int32_t>(row);
+      made.perm[to] = static_cast<std::int32_t>(k);
+      place[to] = static_cast<std::uint16_t>(indices[k] & (width - 1));
+    });
+  });
+  struct Pair {
+    std::int32_t row, slot;
+  };
+  threads = static_cast<int>(std::min<std::int64_t>(threads, buckets));
+  const std::unique_ptr<Pair[]> pairs(new Pair[largest * threads]);
+  std::vector<std::int32_t> ends(threads * width);
+  parallel(buckets, threads, [&](std::int64_t bucket, int thread) {
+    const std::int64_t first = starts[bucket], last = starts[bucket + 1];
+    std::int32_t* const own = ends.data() + thread * width;
+    Pair* const ordered = pairs.get() + thread * largest;
+    std::fill(own, own + width, 0);
+    for (std::int64_t k = first; k < last; ++k) ++own[place[k]];
+    const std::int64_t base = bucket << shift;
+    std::int32_t begin = 0;
+    for (std::int64_t c = 0; c < std::min(width, columns - base); ++c) {
+      made.indptr[base + c] = first + begin;
+      const std::int32_t count = own[c];
+      own[c] = begin;
+      begin += count;
+    }
+    for (std::int64_t k = first; k < last; ++k)
+      ordered[own[place[k]]++] = {made.indices[k], made.perm[k]};
+    for (std::int64_t k = first; k < last; ++k) {
+      made.indices[k] = ordered[k - first].row;
+      made.perm[k] = ordered[k - first].slot;
+    }
+  });
+  made.indptr[columns] = nnz;
+  return true;
+}
+
 }  // namespace
 
 void transpose(const std::int64_t* indptr, const std::int32_t* indices, std::int64_t rows,
                std::int64_t columns, std::int64_t* t_indptr, std::int32_t* t_indices,
-               std::int32_t* t_perm) {
+               std::int32_t* t_perm, int threads) {
+  // What is written to at so few places, or is so little, needs no buckets.  Of these there are as
+  // many as can be written to at a time, or so that each is worth its columns' ends.
+  constexpr std::int64_t kFewColumns = 1 << 12, kFew = 1 << 20;
+  constexpr std::int64_t kBuckets = 160, kLeastInBucket = 1 << 15;
   const std::int64_t nnz = indptr[rows];
-  std::fill(t_indptr, t_indptr + columns + 1, 0);
-  for (std::int64_t k = 0; k < nnz; ++k) ++t_indptr[indices[k] + 1];
-  for (std::int64_t c = 0; c < columns; ++c) t_indptr[c + 1] += t_indptr[c];
-  // Each start moves to the end of its column, which is the start of the next: shifted back below.
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t k = indptr[row]; k < indptr[row + 1]; ++k) {
-      const std::int64_t slot = t_indptr[indices[k]]++;
-      t_indices[slot] = static_cast<std::int32_t>(row);
-      t_perm[slot] = static_cast<std::int32_t>(k);
-    }
+  const Transposed made{t_indptr, t_indices, t_perm};
+  prefer_large_pages(t_indices, static_cast<std::size_t>(nnz) * sizeof(*t_indices));
+  prefer_large_pages(t_perm, static_cast<std::size_t>(nnz) * sizeof(*t_perm));
+  if (columns > kFewColumns && nnz > kFew) {
+    const std::int64_t buckets = std::min(nnz / kLeastInBucket, kBuckets);
+    int shift = 0;
+    while ((columns - 1) >> shift >= buckets) ++shift;
+    if (shift <= 16 && transpose_by_buckets(indptr, indices, rows, columns, made, shift, threads))
+      return;
   }
-  std::copy_backward(t_indptr, t_indptr + columns, t_indptr + columns + 1);
-  t_indptr[0] = 0;
+  // The ends in all parts take little beside the connections.
+  const std::int64_t most = threads > 1 ? nnz / (4 * columns + 1) : 1;
+  const std::int64_t parts = std::clamp<std::int64_t>(
+      most, 1, std::min<std::int64_t>(parts_of(nnz), 4 * std::int64_t{threads}));
+  transpose_by_counting(indptr, indices, rows, columns, made, parts, threads);
 }
 
 template <typename Word>

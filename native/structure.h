@@ -8,7 +8,7 @@ namespace regrow {
 // Lists the connections column by column: counting sort, rows rising within a column.
 void transpose(const std::int64_t* indptr, const std::int32_t* indices, std::int64_t rows,
                std::int64_t columns, std::int64_t* t_indptr, std::int32_t* t_indices,
-               std::int32_t* t_perm);
+               std::int32_t* t_perm, int threads);
 
 // What follows works on a strip of rows as well: `indptr` then begins at the first of them, while
 // values and indices are those of the whole weight.

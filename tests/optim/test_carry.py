@@ -229,10 +229,11 @@ def test_a_policy_of_ones_own() -> None:
     values, optimizer = stepped("adam")
     asked = []
 
-    def policy(name, survivors, group, count):
-        asked.append((name, survivors.numel(), group is optimizer.param_groups[0], count))
-        return torch.full((count,), 7.0)
+    def policy(name, entry, change, group):
+        given = entry is optimizer.state[values][name], change is same_size
+        asked.append((name, *given, group is optimizer.param_groups[0]))
+        return torch.full((change.grown,), 7.0)
 
     carry_state(optimizer, values, values, same_size, policy)
-    assert asked == [("exp_avg", 3, True, 1), ("exp_avg_sq", 3, True, 1)]
+    assert asked == [(name, True, True, True) for name in ("exp_avg", "exp_avg_sq")]
     assert optimizer.state[values]["exp_avg"][0] == 7.0

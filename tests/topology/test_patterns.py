@@ -211,6 +211,52 @@ def test_no_draw_depends_on_the_number_of_threads() -> None:
     assert torch.equal(*made)
 
 
+@pytest.mark.skipif(extension.native is None, reason="the extension is not built")
+@pytest.mark.parametrize(
+    ("total", "count", "first", "residues"),
+    [
+        (10**9, 50_000, [28788, 56270, 71513], 25_295_297),
+        (2**62, 3000, [3186333298333029, 4126519008679347, 6227999623152451], 1_514_411),
+        (10**5, 20_000, [7, 14, 18], 10_058_036),
+        (1000, 400, [4, 6, 11], 196_872),
+    ],
+)
+def test_a_seed_stands_for_the_same_draw_in_every_version(
+    total: int, count: int, first: list[int], residues: int
+) -> None:
+    numbers = torch.empty(count, dtype=torch.int64)
+    extension.native.draw(total, count, 7, numbers.data_ptr(), 2)
+    assert numbers[:3].tolist() == first
+    assert int(numbers.remainder(1009).sum()) == residues
+
+
+@pytest.mark.skipif(extension.native is None, reason="the extension is not built")
+@pytest.mark.parametrize("shape", [(400, 1500), (1, 600_000), (600_000, 1), (200_000, 3)])
+def test_many_free_positions_are_the_same_on_all_threads(shape: tuple[int, int]) -> None:
+    topology = random_topology(shape, 400_000, generator=seeded())
+    indptr, indices = topology.csr()
+    free = (~topology.mask()).view(-1).nonzero().view(-1)
+    for ranks in (
+        torch.arange(200_000),
+        torch.arange(0, 200_000, 5),
+        torch.tensor([7, 7, 199_999]),
+    ):
+        for threads in (1, 2, 7):
+            found = ranks.clone()
+            given_ = indptr.data_ptr(), indices.data_ptr(), *shape, topology.nnz
+            extension.native.free_positions(*given_, found.data_ptr(), found.numel(), threads)
+            assert torch.equal(found, free[ranks])
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_memory_of_ranks_is_taken_only_where_it_may_be(step: int) -> None:
+    topology = Topology((2, 3), torch.tensor([0, 2, 3]))
+    ranks, expected = torch.tensor([0, 0, 2, 2])[::step], [1, 1, 5, 5][::step]
+    assert free_positions(topology, ranks).tolist() == expected
+    assert ranks.tolist() == [0, 0, 2, 2][::step]
+    assert free_positions(topology, ranks, reuse=True).tolist() == expected
+
+
 def test_without_the_extension_draws_are_exact_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extension, "native", None)
     for total, count in ((10**12, 50), (10, 10), (100, 60), (1000, 100), (5, 0)):

@@ -68,6 +68,49 @@ def test_large_inputs_equal_torch() -> None:
                 assert torch.equal(select(entries, count), by_torch(select, entries, count))
 
 
+def many(kind: str) -> torch.Tensor:
+    """More numbers than one thread takes at a time."""
+    numbers = torch.randn(300_000, generator=torch.Generator().manual_seed(0))
+    if kind == "near each other":
+        return numbers.mul_(1e-3).add_(1.7)
+    if kind == "few":
+        return numbers.mul_(2).round_()
+    if kind == "mostly zero":
+        return numbers.mul_(torch.rand(300_000, generator=torch.Generator().manual_seed(1)) < 0.1)
+    if kind == "far from each other":
+        return numbers.mul_(60).exp_().mul_(numbers.sign())
+    if kind == "some not finite":
+        numbers[::7] = torch.nan
+        numbers[1::70], numbers[2::70] = torch.inf, -torch.inf
+        return numbers
+    return torch.full_like(numbers, {"equal": -2.5, "zero": -0.0, "nan": torch.nan}[kind])
+
+
+@needs_native
+@dtypes
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("near each other", "few", "mostly zero", "far from each other", "some not finite"),
+        *("equal", "zero", "nan"),
+    ],
+)
+def test_selection_of_many_does_not_depend_on_threads(kind: str, dtype: torch.dtype) -> None:
+    numbers = many(kind).to(dtype)
+    size = numbers.numel()
+    for count in (0, 1, 12_345, 150_000, size - 1, size):
+        for select, name in (
+            (without_lowest, "drop_lowest"),
+            (without_nearest_zero, "drop_nearest_zero"),
+        ):
+            expected = by_torch(select, numbers, count)
+            for threads in (1, 2, 7):
+                keep = torch.empty(size, dtype=torch.bool)
+                given_ = numbers.itemsize, numbers.data_ptr(), size, count
+                getattr(extension.native, name)(*given_, keep.data_ptr(), threads)
+                assert torch.equal(keep, expected), (name, count, threads)
+
+
 def offered(table: torch.Tensor, topology: Topology, count: int, height: int):
     best = Highest(topology, count)
     rows, columns = topology.matrix_shape
@@ -126,8 +169,8 @@ def test_highest_in_wide_rows_with_room_to_spare_and_without(dtype: torch.dtype)
             *(held[0].data_ptr(), held[1].data_ptr(), count + 1, count),
             *(indptr.data_ptr(), indices.data_ptr(), 3, 2500, 900),
         )
-        best.offer(table.data_ptr(), 0, 3)
-        assert best.settle() == count
+        best.offer(table.data_ptr(), 0, 3, 2)
+        assert best.settle(2) == count
         assert torch.equal(held[0][:count], scores)
         assert torch.equal(held[1][:count], positions)
 
@@ -138,15 +181,15 @@ def test_bad_arguments_of_native_selection_are_refused() -> None:
     keep = torch.ones(4, dtype=torch.bool)
     address, flags = scores.data_ptr(), keep.data_ptr()
     with pytest.raises(ValueError, match=r"count must be in \[0, 4\], got 5"):
-        native.drop_lowest(4, address, 4, 5, flags)
+        native.drop_lowest(4, address, 4, 5, flags, 1)
     with pytest.raises(ValueError, match="itemsize must be 4 or 8, got 2"):
-        native.drop_lowest(2, address, 4, 1, flags)
+        native.drop_lowest(2, address, 4, 1, flags, 1)
     with pytest.raises(ValueError, match="keep must have an address, got 0 for 4 elements"):
-        native.drop_lowest(4, address, 4, 1, 0)
-    with pytest.raises(ValueError, match=r"count must be in \[0, 1\], got 2"):
-        native.drop_nearest_zero(4, address, 4, 3, 2, 0, flags)
-    # A wrong number of negative values selects others, and nothing else.
-    native.drop_nearest_zero(4, address, 4, 4, 0, 4, flags)
+        native.drop_lowest(4, address, 4, 1, 0, 1)
+    with pytest.raises(ValueError, match=r"count must be in \[0, 4\], got 5"):
+        native.drop_nearest_zero(4, address, 4, 5, flags, 1)
+    with pytest.raises(ValueError, match=r"size must be in \[0, 2147483647\], got -4"):
+        native.drop_nearest_zero(4, address, -4, 0, flags, 1)
     pointers, columns = torch.tensor([0, 1]), torch.tensor([7], dtype=torch.int32)
     made = pointers.data_ptr(), columns.data_ptr(), 1, 4, 1
     places = torch.empty(4, dtype=torch.int64)
@@ -155,6 +198,6 @@ def test_bad_arguments_of_native_selection_are_refused() -> None:
         native.HighestFloat(address, positions, 2, 3, *made)
     best = native.HighestFloat(address, positions, 4, 3, *made)
     with pytest.raises(ValueError, match=r"last_row must be in \[0, 1\], got 2"):
-        best.offer(address, 0, 2)
-    best.offer(address, 0, 1)  # the column outside is met by no score
-    assert best.settle() == 3
+        best.offer(address, 0, 2, 1)
+    best.offer(address, 0, 1, 1)  # the column outside is met by no score
+    assert best.settle(1) == 3

@@ -67,12 +67,16 @@ class Changes:
 
     def _rewire(self, site: Site, keep: Tensor, grown: Tensor) -> None:
         layer, old = site.layer, site.layer.values
-        change = site.topology.rewire(keep, grown)
-        # No pass will go through the old connections; their room is needed now.
+        # No pass will go through the old connections; the room of their columns is needed now.
         layer.topology.forget_columns()
+        change = site.topology.rewire(keep, grown)
         start = self._ranks.first(self._start(layer, change.grown, site.generator))
         values = change.carry(old.detach(), start)
-        grad = None if old.grad is None else change.carry(old.grad, start.new_zeros(start.shape))
+        grad = (
+            None
+            if old.grad is None
+            else change.carry(old.grad, start.new_zeros(1).expand(change.grown))
+        )
         layer.set_topology(change.topology, values)
         layer.values.grad = grad
         del values, start  # as large as the layer, and copied by now

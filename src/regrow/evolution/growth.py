@@ -37,7 +37,7 @@ def random_together(
     ends = torch.tensor([t.shape.numel() - t.nnz for t in taken]).cumsum(0)
     drawn = sample_distinct(int(ends[-1]), count, generator)
     if len(taken) == 1:
-        return [free_positions(taken[0], drawn)]
+        return [free_positions(taken[0], drawn, reuse=True)]
     parts = torch.tensor_split(drawn, torch.searchsorted(drawn, ends)[:-1])
     starts = [0, *ends[:-1].tolist()]
     return [

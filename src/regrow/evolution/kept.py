@@ -74,7 +74,7 @@ class Kept:
         """Take the numbers of a layer along to its new topology."""
         for tracker in self.trackers:
             old = self._tracked[path][tracker.name]
-            start = old.new_full((change.grown,), tracker.start)
+            start = old.new_full((1,), tracker.start).expand(change.grown)
             self._tracked[path][tracker.name] = change.carry(old, start)
         if self.trackers:
             self._topology[path] = layer.topology

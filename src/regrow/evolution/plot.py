@@ -75,11 +75,8 @@ class Plot:
             regrow: Whether the places of the others are free at once.
         """
         topology, closed = self.units.topology, self.units.closed
-        if closed is None and not regrow:
-            return topology
-        blocked = torch.empty(0, dtype=torch.int64) if closed is None else closed
-        stay = keep if regrow else torch.ones_like(keep)
-        return topology.rewire(stay, blocked).topology
+        left = topology.kept(keep) if regrow else topology
+        return left if closed is None else left.joined(closed)
 
     def quick(self) -> Callable[[int], Tensor] | None:
         """All but the given number of lowest ones, where the score knows a way to find them."""

@@ -11,28 +11,31 @@ from torch import Tensor, nn
 from regrow.optim.ages import AGE, spread_age
 from regrow.topology import Rewiring
 
-StatePolicy = Callable[[str, Tensor, dict[str, Any], int], Tensor]
+# Gets the name of the entry, the entry before the change, the change, and the optimiser's group.
+StatePolicy = Callable[[str, Tensor, Rewiring, dict[str, Any]], Tensor]
 
 
-def zero(name: str, survivors: Tensor, group: dict[str, Any], count: int) -> Tensor:
+def zero(name: str, entry: Tensor, change: Rewiring, group: dict[str, Any]) -> Tensor:
     """New connections start as the optimiser starts a new parameter: at zero.
 
     Adagrad's sum starts at the ``initial_accumulator_value`` of its group, and Rprop's step sizes
     at the learning rate.
     """
     start = float(group.get(_STARTS.get(name, ""), 0.0))
-    return survivors.new_full((count,), start)
+    return entry.new_full((1,), start).expand(change.grown)
 
 
-def age(name: str, survivors: Tensor, group: dict[str, Any], count: int) -> Tensor:
+def age(name: str, entry: Tensor, change: Rewiring, group: dict[str, Any]) -> Tensor:
     """As ``zero``, with an optimiser that counts the age of each connection; others are refused."""
-    return zero(name, survivors, group, count)
+    return zero(name, entry, change, group)
 
 
-def mean(name: str, survivors: Tensor, group: dict[str, Any], count: int) -> Tensor:
+def mean(name: str, entry: Tensor, change: Rewiring, group: dict[str, Any]) -> Tensor:
     """New connections start at the mean over the survivors of their layer."""
+    survivors = change.survivors(entry)
     level = float(survivors.double().mean()) if survivors.numel() else 0.0
-    return survivors.new_full((count,), level if survivors.is_floating_point() else round(level))
+    start = level if entry.is_floating_point() else round(level)
+    return entry.new_full((1,), start).expand(change.grown)
 
 
 # Option of the optimiser that a state entry starts at, where that is not zero.
@@ -84,8 +87,7 @@ def carry_state(
         if _is_scalar(entry):
             carried[name] = entry
             continue
-        start = policy(name, change.survivors(entry), group, change.grown)
-        moved = change.carry(entry, start)
+        moved = change.carry(entry, policy(name, entry, change, group))
         if name in _AVERAGES:
             moved[change.fresh] = new.detach()[change.fresh].to(moved)
         kept = old is new and entry is state[name]

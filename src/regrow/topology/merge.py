@@ -16,7 +16,9 @@ def rising(numbers: Tensor) -> bool:
     """Whether int64 numbers never fall."""
     if extension.usable(numbers):
         numbers = numbers.contiguous()
-        return bool(extension.native.rises(numbers.data_ptr(), numbers.numel()))
+        return bool(
+            extension.native.rises(numbers.data_ptr(), numbers.numel(), torch.get_num_threads())
+        )
     return not bool((numbers[1:] < numbers[:-1]).any())
 
 
@@ -53,8 +55,26 @@ def merged(
         grown.data_ptr(),
         grown.numel(),
         *(part.data_ptr() for part in new),
+        torch.get_num_threads(),
     )
     return *new, clash
+
+
+def rows_kept(rows: Rows, keep: Tensor) -> Rows:
+    """Pointers and columns of the connections that are kept.
+
+    Args:
+        rows: Pointers and columns of the connections before.
+        keep: Which stay, bool ``[nnz]``.
+    """
+    indptr, indices = rows
+    if not extension.usable(indices, keep):
+        before = torch.cat([indptr.new_zeros(1), keep.cumsum(0)])
+        return before[indptr], indices[keep]
+    keep, pointers = keep.contiguous(), torch.empty_like(indptr)
+    given = indptr.data_ptr(), indptr.numel() - 1, indices.numel(), keep.data_ptr()
+    extension.native.keep_pointers(*given, pointers.data_ptr(), torch.get_num_threads())
+    return pointers, _compressed(indices, keep, int(pointers[-1]))
 
 
 def _merged(
@@ -94,7 +114,10 @@ def survivors(entries: Tensor, keep: Tensor) -> Tensor:
     if not extension.usable(entries, keep) or entries.itemsize not in _WORDS:
         return entries[keep]
     entries, keep = entries.detach().contiguous(), keep.contiguous()
-    kept = int(torch.count_nonzero(keep))
+    return _compressed(entries, keep, int(torch.count_nonzero(keep)))
+
+
+def _compressed(entries: Tensor, keep: Tensor, kept: int) -> Tensor:
     found = entries.new_empty(kept)
     extension.native.survivors(
         entries.itemsize,
@@ -103,6 +126,7 @@ def survivors(entries: Tensor, keep: Tensor) -> Tensor:
         entries.numel(),
         kept,
         found.data_ptr(),
+        torch.get_num_threads(),
     )
     return found
 
@@ -112,7 +136,8 @@ def carried(old: Tensor, start: Tensor, origin: Tensor) -> Tensor:
 
     Args:
         old: One entry per old connection ``[old nnz]``.
-        start: One per grown connection ``[grown]``, by position, of the dtype of ``old``.
+        start: One per grown connection ``[grown]``, by position, of the dtype of ``old``; may be
+            one number, expanded.
         origin: Of each new connection, as ``merged`` returns it.
     """
     if not extension.usable(old, start, origin) or old.itemsize not in _WORDS:
@@ -120,7 +145,9 @@ def carried(old: Tensor, start: Tensor, origin: Tensor) -> Tensor:
         new[~fresh] = old[origin[~fresh]]
         new[fresh] = start
         return new
-    old, start = old.detach().contiguous(), start.detach().contiguous()
+    old, start = old.detach().contiguous(), start.detach()
+    alike = start.stride(0) == 0
+    start = start if alike else start.contiguous()
     new = old.new_empty(len(origin))
     extension.native.carry(
         old.itemsize,
@@ -128,6 +155,7 @@ def carried(old: Tensor, start: Tensor, origin: Tensor) -> Tensor:
         old.numel(),
         start.data_ptr(),
         start.numel(),
+        0 if alike else 1,
         origin.data_ptr(),
         new.numel(),
         new.data_ptr(),

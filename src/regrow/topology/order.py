@@ -40,7 +40,7 @@ def _ordered(indptr: Tensor, indices: Tensor, columns: int) -> tuple[Tensor, Ten
         row_of, slot_of = torch.empty_like(indices), torch.empty_like(indices)
         given = (indptr.data_ptr(), indices.data_ptr(), rows, columns, nnz)
         made = (pointers.data_ptr(), row_of.data_ptr(), slot_of.data_ptr())
-        extension.native.transpose(*given, *made)
+        extension.native.transpose(*given, *made, torch.get_num_threads())
         return pointers, row_of, slot_of
 
 

@@ -92,12 +92,13 @@ def sample_distinct(total: int, count: int, generator: torch.Generator | None = 
     return drawn[torch.randperm(drawn.numel(), generator=generator)[:count]].sort().values
 
 
-def free_positions(topology: Topology, ranks: Tensor) -> Tensor:
+def free_positions(topology: Topology, ranks: Tensor, *, reuse: bool = False) -> Tensor:
     """The free positions of given ranks: rank 0 is the first position without a connection.
 
     Args:
         topology: The connections that are taken.
         ranks: int64, each in ``[0, prod(shape) - nnz)``.
+        reuse: Whether the memory of the ranks may be taken for the positions.
 
     Returns:
         Flat positions, int64, one for each rank.
@@ -109,9 +110,11 @@ def free_positions(topology: Topology, ranks: Tensor) -> Tensor:
     ranks = ranks.to(topology.device, torch.int64)
     indptr, indices = topology.csr()
     if extension.usable(indices) and rising(ranks):
-        found = ranks.clone(memory_format=torch.contiguous_format)
+        found = ranks.contiguous() if reuse else ranks.clone(memory_format=torch.contiguous_format)
         arrays = indptr.data_ptr(), indices.data_ptr(), *topology.matrix_shape, topology.nnz
-        extension.native.free_positions(*arrays, found.data_ptr(), found.numel())
+        extension.native.free_positions(
+            *arrays, found.data_ptr(), found.numel(), torch.get_num_threads()
+        )
         return found
     taken = topology.positions
     free_before = taken - torch.arange(taken.numel(), device=taken.device)

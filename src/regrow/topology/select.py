@@ -27,15 +27,11 @@ def without_lowest(scores: Tensor, count: int) -> Tensor:
         >>> without_lowest(torch.tensor([3.0, 1.0, 2.0, 1.0]), 2)
         tensor([ True, False,  True, False])
     """
-    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     if not extension.usable(scores) or scores.dtype not in _FLOATS:
+        keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
         keep[scores.sort(stable=True).indices[:count]] = False
         return keep
-    scores = scores.contiguous()
-    extension.native.drop_lowest(
-        scores.itemsize, scores.data_ptr(), scores.numel(), count, keep.data_ptr()
-    )
-    return keep
+    return _by_native(extension.native.drop_lowest, scores, count)
 
 
 def without_nearest_zero(values: Tensor, count: int) -> Tensor:
@@ -56,18 +52,21 @@ def without_nearest_zero(values: Tensor, count: int) -> Tensor:
         >>> without_nearest_zero(torch.tensor([1.0, -5.0, 2.0, -6.0, 3.0, 4.0]), 3)
         tensor([False, False, False,  True,  True,  True])
     """
-    # A sum of truth values would first make integers of them all.
+    if extension.usable(values) and values.dtype in _FLOATS:
+        return _by_native(extension.native.drop_nearest_zero, values, count)
     positives = int(torch.count_nonzero(values >= 0))
     negatives = int(torch.count_nonzero(values < 0))
     positive, negative = _shares(positives, negatives, min(count, positives + negatives))
-    if not extension.usable(values) or values.dtype not in _FLOATS:
-        above = torch.where(values >= 0, values, torch.nan)
-        below = torch.where(values < 0, -values, torch.nan)
-        return without_lowest(above, positive) & without_lowest(below, negative)
-    values = values.contiguous()
-    keep = torch.ones(values.numel(), dtype=torch.bool)
-    given = values.itemsize, values.data_ptr(), values.numel()
-    extension.native.drop_nearest_zero(*given, negatives, positive, negative, keep.data_ptr())
+    above = torch.where(values >= 0, values, torch.nan)
+    below = torch.where(values < 0, -values, torch.nan)
+    return without_lowest(above, positive) & without_lowest(below, negative)
+
+
+def _by_native(select: Any, numbers: Tensor, count: int) -> Tensor:
+    numbers = numbers.detach().contiguous()
+    keep = torch.empty(numbers.numel(), dtype=torch.bool)
+    given = numbers.itemsize, numbers.data_ptr(), numbers.numel(), count
+    select(*given, keep.data_ptr(), torch.get_num_threads())
     return keep
 
 
@@ -128,7 +127,7 @@ class Highest:
     def found(self) -> tuple[Tensor, Tensor]:
         """Scores ``[count]`` and flat positions int64 ``[count]``, by position."""
         if self._native is not None:
-            size = self._native.settle()
+            size = self._native.settle(torch.get_num_threads())
             return self._scores[:size], self._positions[:size]
         return self._scores, self._positions
 
@@ -152,7 +151,7 @@ class Highest:
                 columns,
                 indices.numel(),
             )
-        self._native.offer(tile.data_ptr(), first_row, last_row)
+        self._native.offer(tile.data_ptr(), first_row, last_row, torch.get_num_threads())
 
     def _offer(self, tile: Tensor, first_row: int, last_row: int) -> None:
         if self._busy is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regrow.topology.merge import carried, compressed, merged, rising, survivors
+from regrow.topology.merge import carried, compressed, merged, rising, rows_kept, survivors
 from regrow.topology.operands import Operands
 from regrow.topology.order import column_order
 from regrow.topology.structure import Structure
@@ -311,7 +311,10 @@ class Topology:
             >>> topology.kept(torch.tensor([True, False, True])).positions
             tensor([0, 5])
         """
-        return self.rewire(keep, torch.empty(0, dtype=torch.int64)).topology
+        self._check_keep(keep)
+        topology = self.trusted(self._shape, *rows_kept(self.csr(), keep))
+        topology._claim = self.structure
+        return topology
 
     def joined(self, positions: Tensor) -> Topology:
         """These connections and others.
@@ -359,11 +362,7 @@ class Topology:
             >>> change.carry(torch.tensor([10.0, 11.0, 15.0]), torch.zeros(1))
             tensor([10.,  0., 15.])
         """
-        if keep.dtype != torch.bool or keep.shape != (self.nnz,):
-            raise ValueError(
-                f"keep of a topology must be torch.bool of shape ({self.nnz},), "
-                f"got {keep.dtype} of shape {tuple(keep.shape)}"
-            )
+        self._check_keep(keep)
         _check_integers("grown positions", grown)
         grown, order = grown.to(self.device, torch.int64), None
         if not rising(grown):
@@ -375,6 +374,13 @@ class Topology:
         topology = self.trusted(self._shape, indptr, indices)
         topology._claim = self.structure
         return Rewiring(topology, keep, origin, order, grown.numel())
+
+    def _check_keep(self, keep: Tensor) -> None:
+        if keep.dtype != torch.bool or keep.shape != (self.nnz,):
+            raise ValueError(
+                f"keep of a topology must be torch.bool of shape ({self.nnz},), "
+                f"got {keep.dtype} of shape {tuple(keep.shape)}"
+            )
 
     def _check_distinct(self, ordered: Tensor) -> None:
         self._check_inside(ordered)
@@ -462,6 +468,8 @@ class Rewiring:
                 f"start of grown connections must have shape ({self.grown},), "
                 f"got {tuple(start.shape)}"
             )
+        if start.stride(0) == 0:  # all alike, in whatever order
+            return carried(old, start[:1].to(old).expand(self.grown), self.origin)
         start = start.to(old)
         return carried(old, start if self.order is None else start[self.order], self.origin)
 
