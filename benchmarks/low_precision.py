@@ -6,10 +6,9 @@
 A step is the forward pass and the gradients of input, weight and bias, without an optimiser, which
 has work of its own that no kernel here takes part in. A layer of bfloat16 is all of that, values
 and bias too (``layer.to(torch.bfloat16)``), on both sides: raising its values for the product, and
-rounding their gradients, are part of its step. Every round times each layer once, so that what else
-the machine does meets all of them, behind an untimed step of its own, so that none meets a cache
-which a dense neighbour has emptied; figures are medians, and the best is kept beside them. Before
-it is timed, each layer of bfloat16 is checked against that of float32 with the same numbers.
+rounding their gradients, are part of its step. Layers take turns (see `record.in_turns`); figures
+are medians, and the best is kept beside them. Before it is timed, each layer of bfloat16 is checked
+against that of float32 with the same numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,14 +77,8 @@ def measure(
         work[f"{compute} bfloat16"] = step(low, x, grad)
     for compute in ("csr", "dense"):
         check(work[f"{compute} bfloat16"](), work[f"{compute} float32"]())
-    times: dict[str, list[float]] = {name: [] for name in work}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[LAYERS[0]]) < _LEAST_ROUNDS:
-        for name in LAYERS:
-            work[name]()
-            start = time.perf_counter()
-            work[name]()
-            times[name].append(1e3 * (time.perf_counter() - start))
+    turns = {name: record.timed(work[name]) for name in LAYERS}
+    times = record.in_turns(turns, seconds, _LEAST_ROUNDS)
     return {
         "milliseconds": {name: statistics.median(taken) for name, taken in times.items()},
         "best": {name: min(taken) for name, taken in times.items()},

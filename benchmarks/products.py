@@ -3,8 +3,8 @@
     python benchmarks/products.py --json results/products.json
     python benchmarks/products.py --shapes 784x1000 --densities 0.05 --batches 128 --threads 1
 
-Every round runs each layer once, so that what else the machine does meets all of them, and rounds
-go on for a while: figures are medians, and the best is kept beside them. The layers:
+Layers take turns for a while (see `record.in_turns`): figures are medians, and the best is kept
+beside them. The layers:
 
 - ``regrow``: `regrow.SparseLinear` with ``compute="csr"``, through autograd.
 - ``dense``: `torch.nn.Linear`, through autograd.
@@ -123,18 +123,6 @@ def steps(n_in: int, n_out: int, density: float, batch: int, peers: list[str]) -
     }
 
 
-def measure(work: dict[str, Step], seconds: float) -> dict[str, dict[str, float]]:
-    """Milliseconds of each layer over rounds that last so long, but 3 rounds at least."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
-    for step in work.values():
-        step()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["regrow"]) < 3:
-        for name, step in work.items():
-            times[name].append(step())
-    return {name: record.figures(taken) for name, taken in times.items()}
-
-
 def line(row: dict[str, Any], peers: list[str], figure: str) -> str:
     """One situation: milliseconds of regrow, GFLOP/s, and how many times slower each peer is."""
     times = row["milliseconds"]
@@ -207,7 +195,8 @@ def main() -> None:
                     work = steps(n_in, n_out, density, batch, peers)
                     row = {"shape": shape, "density": density, "batch": batch}
                     row["flops"] = 6 * density * n_in * n_out * batch
-                    row["milliseconds"] = measure(work, options.seconds)
+                    taken = record.in_turns(work, options.seconds)
+                    row["milliseconds"] = {name: record.figures(of) for name, of in taken.items()}
                     rows.append(row)
         print(f"\n{threads} thread(s), {native.isa()}: times of the peers / times of regrow")
         print(table(rows, peers), flush=True)

@@ -1,17 +1,49 @@
-"""What benchmarks have in common: figures of one layer's rounds, and the file that they go to."""
+"""What benchmarks have in common: rounds, figures of one layer's rounds, and where they go."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 import regrow
 from regrow.files import write_json
 from regrow.training.machine import describe_machine
+
+Figures = TypeVar("Figures")
+
+
+def in_turns(
+    work: Mapping[str, Callable[[], Figures]], seconds: float, least: int = 3
+) -> dict[str, list[Figures]]:
+    """Let all do their work in turns, for so long and so many rounds at least; what each returns.
+
+    So whatever else the machine does meets all of them. Each works twice in its turn, and the
+    second time counts: as in training, caches and memory are as it has left them itself.
+    """
+    found: dict[str, list[Figures]] = {name: [] for name in work}
+    end, rounds = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end or rounds < least:
+        for name, do in work.items():
+            do()
+            found[name].append(do())
+        rounds += 1
+    return found
+
+
+def timed(do: Callable[[], object]) -> Callable[[], float]:
+    """The same work, saying how many milliseconds it has taken."""
+
+    def work() -> float:
+        start = time.perf_counter()
+        do()
+        return 1e3 * (time.perf_counter() - start)
+
+    return work
 
 
 def figures(taken: Sequence[tuple[float, float]]) -> dict[str, float]:

@@ -5,10 +5,10 @@
 
 One row is one layer: forward pass and both gradients through autograd, and the bytes of its
 indices. For each shape, batch and density: blocks on their own kernels, N of M on theirs, a
-constant fan-in and random connections on ``csr``, and `torch.nn.Linear`. Every round runs each
-layer once, so that what else the machine does meets all of them; figures are medians, the best is
-kept beside them. With one thread it is the time of the processor that counts, which other processes
-disturb less. Before it is timed, each layer is checked against its dense twin.
+constant fan-in and random connections on ``csr``, and `torch.nn.Linear`. Layers take turns (see
+`record.in_turns`); figures are medians, the best is kept beside them. With one thread it is the
+time of the processor that counts, which other processes disturb less. Before it is timed, each
+layer is checked against its dense twin.
 """
 
 from __future__ import annotations
@@ -96,11 +96,7 @@ def layers(n_in: int, n_out: int, density: float, batch: int) -> dict[str, tuple
 
 def measure(work: dict[str, tuple[Step, int]], seconds: float) -> dict[str, dict[str, float]]:
     """Milliseconds of each layer over rounds that last so long, but 3 rounds at least."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["dense"]) < 3:
-        for name, (step, _) in work.items():
-            times[name].append(step())
+    times = record.in_turns({name: step for name, (step, _) in work.items()}, seconds)
     return {
         name: {**record.figures(taken), "index_bytes": work[name][1]}
         for name, taken in times.items()

@@ -4,17 +4,16 @@
     python benchmarks/training.py --shapes 1024x1024 --densities 0.05 --threads 1
 
 A step is the forward pass, both gradients and a step of torch's fused Adam, the fastest that it
-has, on weights without a bias. Every round runs each layer once, so that what else the machine does
-meets all of them; figures are medians, and the best is kept beside them. The masked layer
-multiplies its weight by a mask and so is what most published code does. What the optimiser alone
-takes, of the dense and of the sparse values, is measured too.
+has, on weights without a bias. Layers take turns (see `record.in_turns`); figures are medians, and
+the best is kept beside them. The masked layer multiplies its weight by a mask and so is what most
+published code does. What the optimiser alone takes, of the dense and of the sparse values, is
+measured too.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,21 +60,10 @@ def measure(
         "csr": step(csr, x, grad, csr.values),
         "auto": step(auto, x, grad, auto.values),
     }
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for whole, _ in work.values():
-        whole()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["dense"]) < 5:
-        for name in list(work) if len(times["dense"]) % 2 else reversed(work):
-            start = time.perf_counter()
-            work[name][0]()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    optimizer: dict[str, list[float]] = {"dense": [], "csr": []}
-    for _ in range(7):
-        for name, taken in optimizer.items():
-            start = time.perf_counter()
-            work[name][1]()
-            taken.append(1e3 * (time.perf_counter() - start))
+    turns = {name: record.timed(whole) for name, (whole, _) in work.items()}
+    times = record.in_turns(turns, seconds, least=5)
+    alone = {name: record.timed(work[name][1]) for name in ("dense", "csr")}
+    optimizer = record.in_turns(alone, 0.0, least=7)
     decision = dispatch.lookup(auto.situation(x))
     return {
         "milliseconds": {name: statistics.median(taken) for name, taken in times.items()},
