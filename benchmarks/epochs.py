@@ -1,7 +1,7 @@
 """Epochs of SET networks against the published code, on random data of the real data's shape.
 
     python benchmarks/epochs.py --reference DIR --json results/epochs.json
-    python benchmarks/epochs.py --networks fashion-mnist --steps 5      # without the published code
+    python benchmarks/epochs.py --networks fashion-mnist      # without the published code
 
 DIR holds, in folders of any names, what whoever runs this has fetched:
 https://github.com/dcmocanu/sparse-evolutionary-artificial-neural-networks (SciPy; its product with
@@ -10,12 +10,12 @@ https://github.com/SelimaC/large-scale-sparse-neural-networks (SciPy; its produc
 are run as they are, by their own methods; of what they import, only modules that no longer exist
 or that they do not use here are stood in for.
 
-An epoch is timed as some of its steps and one update of the topology, each after a first one that
-warms up, and counted in full: steps of the epoch times seconds of a step, and one update, which
-here includes the column order that would be built in the step after it. The networks have epsilon
-20 (3312-h-h-h-5: the lung data of the published code, batch 2), and rectified linear units, which
-the sparse layers here apply themselves. The published code trains with momentum and weight decay,
-and so does the network here, by torch's fused optimiser.
+An epoch is timed as its steps during some seconds and one update of the topology, each after a
+first one that warms up, and counted in full: steps of the epoch times seconds of a step, and one
+update, which here includes the column order that would be built in the step after it. The networks
+have epsilon 20 (3312-h-h-h-5: the lung data of the published code, batch 2), and rectified linear
+units, which the sparse layers here apply themselves. The published code trains with momentum and
+weight decay, and so does the network here, by torch's fused optimiser.
 
 References: D. C. Mocanu et al., "Scalable training of artificial neural networks with adaptive
 sparse connectivity inspired by network science", 2018; S. Curci, D. C. Mocanu, M. Pechenizkiy,
@@ -75,22 +75,23 @@ NETWORKS = {
 EPSILON = 20
 
 
-def seconds(step: Callable[[int], object], update: Callable[[], object], steps: int) -> Any:
+def seconds(step: Callable[[], object], update: Callable[[], object], least: float) -> Any:
     """Median seconds of a step and seconds of an update, each after one that warms up."""
-    taken: dict[str, list[float]] = {"step": [], "update": []}
-    for number in range(steps + 1):
+    step()
+    steps: list[float] = []
+    while sum(steps) < least or len(steps) < 3:
         start = time.perf_counter()
-        step(number)
-        taken["step"].append(time.perf_counter() - start)
+        step()
+        steps.append(time.perf_counter() - start)
     for _ in range(2):
         start = time.perf_counter()
         update()
-        taken["update"].append(time.perf_counter() - start)
-        step(0)
-    return {"step": statistics.median(taken["step"][1:]), "update": taken["update"][1]}
+        taken = time.perf_counter() - start
+        step()
+    return {"step": statistics.median(steps), "update": taken, "steps": len(steps)}
 
 
-def own(network: Network, x: torch.Tensor, y: torch.Tensor, steps: int) -> Any:
+def own(network: Network, x: torch.Tensor, y: torch.Tensor, least: float) -> Any:
     """The network of this package, with SGD and SET."""
     sizes = network.sizes
     shapes = {str(i): (sizes[i + 1], sizes[i]) for i in range(len(sizes) - 1)}
@@ -110,7 +111,7 @@ def own(network: Network, x: torch.Tensor, y: torch.Tensor, steps: int) -> Any:
     )
     evolution = regrow.Evolution(model, optimizer, method="set", every=1, until=10**9)
 
-    def step(number: int) -> None:
+    def step() -> None:
         rows = slice(0, network.batch)
         functional.cross_entropy(model(x[rows]), y[rows]).backward()
         optimizer.step()
@@ -121,38 +122,38 @@ def own(network: Network, x: torch.Tensor, y: torch.Tensor, steps: int) -> Any:
         for layer in regrow.sparse_layers(model).values():
             layer.topology.csc()
 
-    return seconds(step, update, steps)
+    return seconds(step, update, least)
 
 
-def published_set(folder: Path, network: Network, x: Any, y: Any, steps: int) -> Any:
+def published_set(folder: Path, network: Network, x: Any, y: Any, least: float) -> Any:
     """The network of the SET repository."""
     module = loaded(folder / "set_mlp_sparse_data_structures.py", cython=True)
     hidden = [module.Relu] * (len(network.sizes) - 2)
     with contextlib.redirect_stdout(io.StringIO()):
         model = module.SET_MLP(network.sizes, (*hidden, module.Sigmoid), epsilon=EPSILON)
     model.loss = module.MSE(module.Sigmoid)
-    return published(model, model.weightsEvolution_Amar, x, y, network, steps)
+    return published(model, model.weightsEvolution_Amar, x, y, network, least)
 
 
-def published_wasap(folder: Path, network: Network, x: Any, y: Any, steps: int) -> Any:
+def published_wasap(folder: Path, network: Network, x: Any, y: Any, least: float) -> Any:
     """The network of the WASAP repository, trained sequentially."""
     module = loaded(folder / "set_mlp_sequential.py")
     hidden = [module.Relu] * (len(network.sizes) - 2)
     with contextlib.redirect_stdout(io.StringIO()):
         model = module.SET_MLP(network.sizes, (*hidden, module.Softmax), epsilon=EPSILON)
     model.loss = module.CrossEntropy()
-    return published(model, lambda: model.weights_evolution_II(0), x, y, network, steps)
+    return published(model, lambda: model.weights_evolution_II(0), x, y, network, least)
 
 
 def published(
-    model: Any, update: Callable[[], object], x: Any, y: Any, network: Network, steps: int
+    model: Any, update: Callable[[], object], x: Any, y: Any, network: Network, least: float
 ) -> Any:
     """Steps and updates of a published network by its own methods."""
     model.learning_rate, model.momentum = 0.01, 0.9
     model.weight_decay, model.zeta = 0.0002, 0.3
     rows = slice(0, network.batch)
 
-    def step(number: int) -> None:
+    def step() -> None:
         found = model._feed_forward(x[rows])
         model._back_prop(*found, y[rows])
 
@@ -162,7 +163,7 @@ def published(
         contextlib.chdir(folder),
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        return seconds(step, update, steps)
+        return seconds(step, update, least)
 
 
 def loaded(path: Path, cython: bool = False) -> Any:
@@ -185,7 +186,7 @@ def loaded(path: Path, cython: bool = False) -> Any:
 
 
 def arms(reference: Path | None) -> dict[str, Callable[..., Any]]:
-    """What can be run: name to function of network, data, steps."""
+    """What can be run: name to function of network, data, seconds."""
     found: dict[str, Callable[..., Any]] = {}
     if reference is None:
         return found
@@ -206,7 +207,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path, help="folder with the published code")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    parser.add_argument("--steps", type=int, default=8, help="steps timed of the published code")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="steps are timed for so long, 3 at least"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
@@ -220,7 +223,7 @@ def main() -> None:
         times: dict[str, Any] = {}
         for threads in options.threads:
             torch.set_num_threads(threads)
-            times[f"regrow, {threads} thread(s)"] = own(network, x, y, max(50, options.steps))
+            times[f"regrow, {threads} thread(s)"] = own(network, x, y, options.seconds)
         hot = functional.one_hot(y, network.sizes[-1]).double().numpy()
         for other, run in others.items():
             if other == "published WASAP" and max(network.sizes) > 10_000:
@@ -228,7 +231,7 @@ def main() -> None:
                 continue
             wide = x.double().numpy() if other == "published SET" else x.numpy()
             try:
-                times[other] = run(network, wide, hot.astype(wide.dtype), options.steps)
+                times[other] = run(network, wide, hot.astype(wide.dtype), options.seconds)
             except (ImportError, MemoryError) as error:
                 print(f"{other} is left out for {name}: {error}")
         for taken in times.values():
@@ -255,7 +258,7 @@ def main() -> None:
         options.json,
         {
             "epsilon": EPSILON,
-            "steps_timed": options.steps,
+            "seconds": options.seconds,
             "isa": native.isa() if native.available() else None,
         },
         {"networks": found},

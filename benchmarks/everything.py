@@ -44,7 +44,7 @@ RUNS: dict[str, list[str]] = {
         *("--batches", "32", "128", "512"),
     ],
     # The published code takes a quarter of an hour to draw its connections.
-    "epochs-largest": ["epochs.py", "--networks", "lung-900k", "--steps", "3"],
+    "epochs-largest": ["epochs.py", "--networks", "lung-900k"],
     "scale-largest": ["scale.py", "--hidden", "33333333", "--epsilon", "1", "--steps", "1"],
 }
 

@@ -113,7 +113,7 @@ def main() -> None:
     """Measure every size in a process of its own; print the table, write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, nargs="+", default=SIZES, help="neurons of a layer")
-    parser.add_argument("--steps", type=int, default=5, help="training steps timed")
+    parser.add_argument("--steps", type=int, default=20, help="training steps timed")
     parser.add_argument("--epsilon", type=float, default=EPSILON, help="connections of a neuron")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
