@@ -8,11 +8,11 @@ The network is that of the lung experiment, 3312-h-h-h-5 at epsilon 20 with batc
 of the shape of its training part (135 x 3312). Every size runs in a process of its own; memory is
 the resident high-water mark above the level before the network was built (Linux), after a tiny
 network has loaded what torch loads on first use. What is held is values, momentum, and indices in
-both orders: 20 bytes a connection, and 4 more for the gradient during a backward pass. A layer
-has at most 2**31 - 1 connections; memory ends sooner. An update includes the column order of what
-it has made, which is built when it is first needed. With so few samples a step is limited by the
-memory: no less than 40 bytes a connection must be read and written, values and indices once in
-either pass (16), the gradient (4), and values, momentum and gradient by the optimiser (20).
+both orders: 20 bytes a connection, and 4 more for the gradient during a backward pass. A layer has
+at most 2**31 - 1 connections; memory ends sooner. An update includes the column order of what it
+has made, which is built when it is first needed. The least that a step reads and writes front to
+back is 40 bytes a connection: values and indices once in either pass (16), the gradient (4), and
+values, momentum and gradient by the optimiser (20).
 
 Reference: S. Liu, D. C. Mocanu, A. R. Ramapuram Matavalam, Y. Pei, M. Pechenizkiy, "Sparse
 evolutionary deep learning with over one million artificial neurons on commodity hardware", 2021.

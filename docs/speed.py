@@ -189,7 +189,7 @@ def updates() -> str:
     """What updates of the topology cost."""
     found = _read("updates")
     head = ["inputs x outputs", "density", "method", "step, ms", "update, ms", "share"]
-    rows = [[*head, "of a dense gradient alone", "peak"]]
+    rows = [[*head, "dense gradient alone", "peak"]]
     every = found["every"]
     for case in found["cases"]:
         times = (f"{1e3 * case[f'seconds_{name}']:.2f}" for name in ("step", "update"))
@@ -203,7 +203,7 @@ def updates() -> str:
 
 def scale() -> str:
     """Building, training and rewiring very wide networks."""
-    head = ["neurons", "epsilon", "connections", "build, s", "step, s", "of which memory"]
+    head = ["neurons", "epsilon", "connections", "build, s", "step, s", "streams alone"]
     rows = [[*head, "update, s", "epoch, s", "peak, bytes a connection", "peak / held"]]
     for found in _those("scale", "scale-largest"):
         for size in found["sizes"]:
