@@ -415,6 +415,19 @@ def test_operands_of_a_topology_are_looked_at_once(monkeypatch: pytest.MonkeyPat
             native.linear_forward(x, values, topology.operands())
 
 
+def test_operands_may_move_to_shared_memory() -> None:
+    topology = Topology((3, 5), torch.tensor([1, 9, 13]))
+    x, values, grad = torch.ones(2, 5), torch.ones(3), torch.ones(2, 3)
+    before = native.linear_backward(grad, x, values, topology.operands())
+    old = topology.csc()[0].data_ptr()
+    for part in topology.operands():
+        part.share_memory_()  # as when a model is sent to another process
+    index = native._index(topology.operands())
+    assert index.columns()[0] == topology.csc()[0].data_ptr() != old
+    after = native.linear_backward(grad, x, values, topology.operands())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 def test_a_gradient_of_another_batch_is_refused() -> None:
     layer = Layer(random_mask(5, 6, 0.5), 4)
     layer.x = layer.x[:3]

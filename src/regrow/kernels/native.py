@@ -104,7 +104,7 @@ def linear_forward(
         activations != dtype,
         x.data_ptr(),
         values.data_ptr(),
-        *index.rows,
+        *index.rows(),
         0 if bias is None else bias.data_ptr(),
         y.data_ptr(),
         relu,
@@ -151,8 +151,8 @@ def linear_backward(
         0 if y is None else y.data_ptr(),
         x.data_ptr(),
         values.data_ptr(),
-        *index.rows,
-        *index.columns,
+        *index.rows(),
+        *index.columns(),
         0 if dx is None else dx.data_ptr(),
         0 if dvalues is None else dvalues.data_ptr(),
         0 if dbias is None else dbias.data_ptr(),
@@ -167,9 +167,9 @@ def linear_backward(
 
 
 class _Index:
-    """Index tensors of a weight that have been checked: where they are, and of what sizes."""
+    """Index tensors of a weight that have been checked, and their sizes."""
 
-    __slots__ = ("_held", "columns", "n_in", "n_out", "nnz", "rows", "sizes")
+    __slots__ = ("_columns", "_rows", "n_in", "n_out", "nnz", "sizes")
 
     def __init__(self, operands: Sequence[Tensor]) -> None:
         indptr, indices, t_indptr, t_indices, t_perm = operands
@@ -179,15 +179,27 @@ class _Index:
         )
         (self.nnz,) = _vector("indices", indices)
         self.sizes = self.n_in, self.n_out, self.nnz
-        self._held = (
+        self._rows = (
             _ready("indptr", indptr, torch.int64, self.n_out + 1),
             _ready("indices", indices, torch.int32, self.nnz),
+        )
+        self._columns = (
             _ready("t_indptr", t_indptr, torch.int64, self.n_in + 1),
             _ready("t_indices", t_indices, torch.int32, self.nnz),
             _ready("t_perm", t_perm, torch.int32, self.nnz),
         )
-        addresses = [part.data_ptr() for part in self._held]
-        self.rows, self.columns = addresses[:2], addresses[2:]
+
+    # Where they are is asked for at every call: torch moves tensors that are sent to a process.
+
+    def rows(self) -> tuple[int, ...]:
+        """Addresses of the row order."""
+        indptr, indices = self._rows
+        return indptr.data_ptr(), indices.data_ptr()
+
+    def columns(self) -> tuple[int, ...]:
+        """Addresses of the column order."""
+        indptr, indices, perm = self._columns
+        return indptr.data_ptr(), indices.data_ptr(), perm.data_ptr()
 
 
 def _index(operands: Sequence[Tensor]) -> _Index:
