@@ -117,12 +117,7 @@ def own(network: Network, x: torch.Tensor, y: torch.Tensor, least: float) -> Any
         optimizer.step()
         optimizer.zero_grad()
 
-    def update() -> None:
-        evolution.step()
-        for layer in regrow.sparse_layers(model).values():
-            layer.topology.csc()
-
-    return seconds(step, update, least)
+    return seconds(step, lambda: record.rewire(evolution), least)
 
 
 def published_set(folder: Path, network: Network, x: Any, y: Any, least: float) -> Any:

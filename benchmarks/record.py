@@ -46,6 +46,13 @@ def timed(do: Callable[[], object]) -> Callable[[], float]:
     return work
 
 
+def rewire(evolution: regrow.Evolution) -> None:
+    """Update the topology, and build the column order which the step after it would build."""
+    assert evolution.step() is not None
+    for layer in regrow.sparse_layers(evolution.model).values():
+        layer.topology.csc()
+
+
 def figures(taken: Sequence[tuple[float, float]]) -> dict[str, float]:
     """Milliseconds of the rounds of one layer, each the seconds of a forward and backward pass."""
     forward, backward = ([1e3 * part for part in parts] for parts in zip(*taken, strict=True))

@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from memory import high_water_mark, memory_rate, reset_mark
+from record import rewire
 from torch import nn
 from torch.nn import functional
 
@@ -101,9 +102,7 @@ def train(model: nn.Sequential, steps: int) -> dict[str, Any]:
     marks = {"peak_training": high_water_mark()}
     reset_mark()
     start = time.perf_counter()
-    assert evolution.step() is not None
-    for layer in regrow.sparse_layers(model).values():
-        layer.topology.csc()
+    rewire(evolution)
     update = time.perf_counter() - start
     marks["peak_update"] = high_water_mark()
     return {"seconds": {"step": statistics.median(times), "update": update}, "marks": marks}

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from memory import high_water_mark, reset_mark
+from record import rewire
 from torch import nn
 
 import regrow
@@ -51,10 +52,6 @@ def measure(
         optimizer.step()
         optimizer.zero_grad()
 
-    def update() -> None:
-        evolution.step()
-        regrow.sparse_layers(model)["0"].topology.csc()
-
     steps, updates, gradients, peaks = [], [], [], []
     for turn in range(rounds + 1):
         for _ in range(4):
@@ -63,7 +60,7 @@ def measure(
             if turn:  # the first round also loads what is loaded once
                 steps.append(passed)
         base = reset_mark()
-        passed, mark = seconds(update), high_water_mark()
+        passed, mark = seconds(lambda: rewire(evolution)), high_water_mark()
         if turn:
             updates.append(passed)
             gradients.append(seconds(lambda: target.t() @ x))

@@ -338,7 +338,7 @@ void run(const Backward<T, A>& product, int threads) {
   if (p.dbias) std::fill(p.dbias, p.dbias + p.n_out, T(0));
   if (p.batch == 0 || p.n_in == 0 || (!p.dx && !p.dvalues)) return;
   const ProductKernels<T, A>& k = product_kernels<T, A>();
-  if (p.dvalues) prefer_large_pages(p.dvalues, static_cast<std::size_t>(p.nnz) * sizeof(T));
+  if (p.dvalues) prefer_large_pages(p.dvalues, p.nnz);
   threads = threads_for(p.batch * (p.nnz + p.n_in + p.n_out), threads);
   if constexpr (std::is_same_v<T, A>)
     if (p.batch <= k.lanes)

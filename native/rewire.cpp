@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -15,19 +16,9 @@ namespace {
 
 using Size = std::int64_t;
 
-template <typename T>
-void expect(T* fresh, Size count) {
-  prefer_large_pages(fresh, static_cast<std::size_t>(count) * sizeof(T));
-}
-
 // Makes each number the sum of those before it; there is one more, for the sum of all.
 void add_up(std::vector<Size>& numbers) {
-  Size sum = 0;
-  for (Size& number : numbers) {
-    const Size own = number;
-    number = sum;
-    sum += own;
-  }
+  std::exclusive_scan(numbers.begin(), numbers.end(), numbers.begin(), Size{0});
 }
 
 void check_kept(Size found, Size kept) {
@@ -165,8 +156,8 @@ Size rewire(const Rows& old, const std::uint8_t* keep, Size kept, const Size* gr
     if (part > 0) from = std::max(from, starts[part - 1].grown);
     slots[part] += from;
   }
-  expect(made.indices, kept + count);
-  expect(made.origin, kept + count);
+  prefer_large_pages(made.indices, kept + count);
+  prefer_large_pages(made.origin, kept + count);
   std::vector<Size> clashes(parts);
   made.indptr[0] = 0;
   parallel(parts, threads, [&](Size part, int) {
@@ -205,7 +196,7 @@ void compress(const Word* entries, const std::uint8_t* keep, Size size, Size kep
   });
   add_up(slots);
   check_kept(slots[parts], kept);
-  expect(out, kept);
+  prefer_large_pages(out, kept);
   for_parts(parts, size, threads, [&](Size part, Size first, Size last) {
     // Writing always and moving on sometimes has no branch to be guessed.
     const Size stop = slots[part + 1];
@@ -219,7 +210,7 @@ void compress(const Word* entries, const std::uint8_t* keep, Size size, Size kep
 template <typename Word>
 bool carry(const Word* old, Size old_size, const Word* start, Size grown, Size step,
            const std::int32_t* origin, Size size, Word* made, int threads) {
-  expect(made, size);
+  prefer_large_pages(made, size);
   // Shifted so that those that are right begin at 0.
   const auto below = static_cast<std::uint32_t>(grown);
   const std::uint32_t all = static_cast<std::uint32_t>(old_size) + below;

@@ -163,7 +163,7 @@ class Buckets {
     // Marks are read again as fast.
     if (width_ > 2 * Sorter::kBits * kDraws && width_ <= Word{1} << 32) {
       keys_.reset(new std::uint32_t[count]);
-      prefer_large_pages(keys_.get(), count * sizeof(std::uint32_t));
+      prefer_large_pages(keys_.get(), static_cast<Size>(count));
     }
   }
 
@@ -288,7 +288,7 @@ void draw(Word total, Word count, Word seed, int threads, Emit&& emit) {
 }  // namespace
 
 void sample(Size total, Size count, Word seed, Size* numbers, int threads) {
-  prefer_large_pages(numbers, static_cast<std::size_t>(count) * sizeof(*numbers));
+  prefer_large_pages(numbers, count);
   draw(total, count, seed, threads,
        [=](Word first, Word, const Word* keys, Size found, Size offset) {
          for (Size i = 0; i < found; ++i) numbers[offset + i] = static_cast<Size>(first + keys[i]);
@@ -299,7 +299,7 @@ void sample_matrix(Size rows, Size columns, Size count, Word seed, Size* indptr,
                    std::int32_t* indices, int threads) {
   const Word width = static_cast<Word>(columns);
   indptr[rows] = count;
-  prefer_large_pages(indices, static_cast<std::size_t>(count) * sizeof(*indices));
+  prefer_large_pages(indices, count);
   draw(width * static_cast<Word>(rows), count, seed, threads,
        [=](Word first, Word last, const Word* keys, Size found, Size offset) {
          // Each row's pointer is written by the part of the range in which the row begins.

@@ -42,6 +42,10 @@ inline void prefer_large_pages(void* memory, std::size_t bytes) {
   static_cast<void>(memory), static_cast<void>(bytes);
 #endif
 }
+template <typename T>
+void prefer_large_pages(T* memory, std::int64_t count) {
+  prefer_large_pages(static_cast<void*>(memory), static_cast<std::size_t>(count) * sizeof(T));
+}
 
 // Scratch memory, kept by the calling thread between calls: fresh pages are slow to get.
 class Scratch {

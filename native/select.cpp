@@ -190,7 +190,7 @@ template <typename T>
 void keep_outside(const T* entries, Size size, Edge<Bits<T>> low, Edge<Bits<T>> high,
                   std::uint8_t* keep, int threads) {
   using Word = Bits<T>;
-  prefer_large_pages(keep, static_cast<std::size_t>(size));
+  prefer_large_pages(keep, size);
   const Size parts = parts_of(size);
   const Edge<Word> edges[] = {low, high};
   std::vector<Size> equal[2] = {std::vector<Size>(parts), std::vector<Size>(parts)};

@@ -16,11 +16,9 @@ namespace {
 // Splits the rows in units of about equal work and runs `body(first_row, last_row)` on each.
 template <typename F>
 void for_rows(std::int64_t rows, std::int64_t elements, int threads, F&& body) {
-  const std::int64_t units =
-      std::clamp<std::int64_t>(elements / kElementsPerUnit, 1, std::max<std::int64_t>(1, rows));
-  parallel(units, threads, [&](std::int64_t unit, int) {
-    body(rows * unit / units, rows * (unit + 1) / units);
-  });
+  const std::int64_t units = std::min(parts_of(elements), std::max<std::int64_t>(1, rows));
+  for_parts(units, rows, threads,
+            [&](std::int64_t, std::int64_t first, std::int64_t last) { body(first, last); });
 }
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
@@ -54,27 +52,36 @@ struct Transposed {
   std::int32_t* perm;
 };
 
-// Counts each column in each part, and then every part fills its own slots.
-void transpose_by_counting(const std::int64_t* indptr, const std::int32_t* indices,
-                           std::int64_t rows, std::int64_t columns, const Transposed& made,
-                           std::int64_t parts, int threads) {
-  const std::int64_t nnz = indptr[rows];
-  std::vector<std::int32_t> slots(parts * columns, 0);
+// Where each part has its slots of each group of columns, those that share all bits but the last
+// `shift`: part by part, group by group.  `starts` gets the first slot of each group, and nnz.
+std::vector<std::int32_t> slots_of(const std::int32_t* indices, std::int64_t nnz,
+                                   std::int64_t groups, int shift, std::int64_t parts, int threads,
+                                   std::int64_t* starts) {
+  std::vector<std::int32_t> slots(parts * groups, 0);
   for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
-    std::int32_t* const own = slots.data() + part * columns;
-    for (std::int64_t k = first; k < last; ++k) ++own[indices[k]];
+    std::int32_t* const own = slots.data() + part * groups;
+    for (std::int64_t k = first; k < last; ++k) ++own[indices[k] >> shift];
   });
   std::int64_t slot = 0;
-  for (std::int64_t c = 0; c < columns; ++c) {
-    made.indptr[c] = slot;
+  for (std::int64_t group = 0; group < groups; ++group) {
+    starts[group] = slot;
     for (std::int64_t part = 0; part < parts; ++part) {
-      std::int32_t& own = slots[part * columns + c];
+      std::int32_t& own = slots[part * groups + group];
       const std::int32_t count = own;
       own = static_cast<std::int32_t>(slot);
       slot += count;
     }
   }
-  made.indptr[columns] = nnz;
+  starts[groups] = nnz;
+  return slots;
+}
+
+// Counts each column in each part, and then every part fills its own slots.
+void transpose_by_counting(const std::int64_t* indptr, const std::int32_t* indices,
+                           std::int64_t rows, std::int64_t columns, const Transposed& made,
+                           std::int64_t parts, int threads) {
+  const std::int64_t nnz = indptr[rows];
+  auto slots = slots_of(indices, nnz, columns, 0, parts, threads, made.indptr);
   for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
     std::int32_t* const own = slots.data() + part * columns;
     each_connection(indptr, rows, first, last, [&](std::int64_t k, std::int64_t row) {
@@ -95,27 +102,15 @@ bool transpose_by_buckets(const std::int64_t* indptr, const std::int32_t* indice
   const std::int64_t nnz = indptr[rows], buckets = ((columns - 1) >> shift) + 1;
   const std::int64_t width = std::int64_t{1} << shift;
   const std::int64_t parts = std::min<std::int64_t>(parts_of(nnz), threads > 1 ? 4 * threads : 1);
-  std::vector<std::int32_t> slots(parts * buckets, 0);
-  for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
-    std::int32_t* const own = slots.data() + part * buckets;
-    for (std::int64_t k = first; k < last; ++k) ++own[indices[k] >> shift];
-  });
-  std::vector<std::int64_t> starts(buckets + 1, nnz);
-  std::int64_t slot = 0, largest = 0;
-  for (std::int64_t bucket = 0; bucket < buckets; ++bucket) {
-    starts[bucket] = slot;
-    for (std::int64_t part = 0; part < parts; ++part) {
-      std::int32_t& own = slots[part * buckets + bucket];
-      const std::int32_t count = own;
-      own = static_cast<std::int32_t>(slot);
-      slot += count;
-    }
-    largest = std::max(largest, slot - starts[bucket]);
-  }
+  std::vector<std::int64_t> starts(buckets + 1);
+  auto slots = slots_of(indices, nnz, buckets, shift, parts, threads, starts.data());
+  std::int64_t largest = 0;
+  for (std::int64_t bucket = 0; bucket < buckets; ++bucket)
+    largest = std::max(largest, starts[bucket + 1] - starts[bucket]);
   if (largest > nnz / 8) return false;
   // Of each connection in the order of the buckets, the column in its bucket.
   const std::unique_ptr<std::uint16_t[]> place(new std::uint16_t[nnz]);
-  prefer_large_pages(place.get(), static_cast<std::size_t>(nnz) * sizeof(std::uint16_t));
+  prefer_large_pages(place.get(), nnz);
   for_parts(parts, nnz, threads, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
     std::int32_t* const own = slots.data() + part * buckets;
     each_connection(indptr, rows, first, last, [&](std::int64_t k, std::int64_t row) {
@@ -167,8 +162,8 @@ void transpose(const std::int64_t* indptr, const std::int32_t* indices, std::int
   constexpr std::int64_t kBuckets = 160, kLeastInBucket = 1 << 15;
   const std::int64_t nnz = indptr[rows];
   const Transposed made{t_indptr, t_indices, t_perm};
-  prefer_large_pages(t_indices, static_cast<std::size_t>(nnz) * sizeof(*t_indices));
-  prefer_large_pages(t_perm, static_cast<std::size_t>(nnz) * sizeof(*t_perm));
+  prefer_large_pages(t_indices, nnz);
+  prefer_large_pages(t_perm, nnz);
   if (columns > kFewColumns && nnz > kFew) {
     const std::int64_t buckets = std::min(nnz / kLeastInBucket, kBuckets);
     int shift = 0;

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -395,17 +394,13 @@ def _activations(x: Tensor, values: torch.dtype) -> torch.dtype:
 
 def _ready(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
     """The tensor itself, or its contiguous copy, if it is what a kernel can read."""
-    if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
-        _refuse(name, tensor, dtype, shape)
-    return tensor if tensor.is_contiguous() else tensor.contiguous()
-
-
-def _refuse(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> NoReturn:
     if not tensor.is_cpu:
         raise ValueError(f"{name} must be on the CPU, got a tensor on {tensor.device}")
     if tensor.dtype != dtype:
         raise TypeError(f"{name} must be {_dtype(dtype)}, got {_dtype(tensor.dtype)}")
-    raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
+    if tensor.shape != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
+    return tensor.contiguous()
 
 
 def _fits(batch: int, dtype: torch.dtype) -> bool:
@@ -415,11 +410,10 @@ def _fits(batch: int, dtype: torch.dtype) -> bool:
 
 def _laid_out(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> tuple[Tensor, bool]:
     """Activations as a kernel can read them, and whether they are feature-major."""
-    if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
-        _refuse(name, tensor, dtype, shape)
-    if tensor.is_contiguous():
-        return tensor, False
-    return (tensor, True) if by_features(tensor) else (tensor.contiguous(), False)
+    alike = not tensor.is_contiguous() and tensor.dtype == dtype and tensor.shape == shape
+    if alike and by_features(tensor):
+        return tensor, True
+    return _ready(name, tensor, dtype, *shape), False
 
 
 def _target(name: str, given: Tensor | None, dtype: torch.dtype, *shape: int) -> Tensor:
